@@ -1,0 +1,56 @@
+# One line a target; `make` alone lists them. All settings of the tools are in pyproject.toml.
+SPEC ?= digits
+TRIALS ?=
+PYTHON ?= python3
+# Address of a package index with CPU-only builds of torch, for machines without a GPU (see README.md).
+TORCH_INDEX ?=
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install study test test-fast lint types check ui export stop bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/' | expand -t 12
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet -c constraints.txt --index-url $(TORCH_INDEX) torch)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install: $(READY) ## make .venv with the pinned packages
+
+study: $(READY) ## run a study: make study SPEC=wine TRIALS=50
+	$(BIN)/studies run $(SPEC) $(if $(TRIALS),--trials $(TRIALS))
+
+test: $(READY) ## all tests that need no GPU
+	$(BIN)/pytest
+
+test-fast: $(READY) ## tests without a server or a whole study
+	$(BIN)/pytest -m "not slow"
+
+lint: $(READY) ## style and floors
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
+
+types: $(READY) ## mypy, strict
+	$(BIN)/mypy
+
+check: lint types test ## what CI runs
+
+ui: $(READY) ## start or find the tracking server, print its address
+	$(BIN)/studies ui
+
+export: $(READY) ## export the best network of SPEC
+	$(BIN)/studies export $(SPEC)
+
+stop: $(READY) ## end the tracking server
+	$(BIN)/studies stop
+
+bench: $(READY) ## the measured claims, beside what people do today
+	$(BIN)/python -m benchmarks.default_study
+
+clean: ## remove what can be made again; studies, models and runs in mlruns/ stay
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Training feed-forward networks on tables with PyTorch; knows nothing of studies, Optuna, MLflow or SQL."""

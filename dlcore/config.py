@@ -1,0 +1,177 @@
+"""Frozen descriptions of the data, one network and its training; they check themselves when built.
+
+Nothing here imports torch, so that a spec can be checked without it. The names below are the only ones
+that the tables in `activations`, `init`, `metrics`, `schedules` and `optim` may use (tested).
+"""
+
+import math
+from dataclasses import dataclass
+
+from dlcore.errors import ConfigError
+
+TASKS = ("binary", "multiclass", "regression")
+ACTIVATIONS = ("relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu", "elu", "selu")
+INITIALIZATIONS = (
+    "default",
+    "uniform",
+    "normal",
+    "xavier_uniform",
+    "xavier_normal",
+    "kaiming_uniform",
+    "kaiming_normal",
+    "orthogonal",
+)
+OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("constant", "cosine", "one_cycle")
+CLASSIFICATION_METRICS = ("accuracy", "balanced_accuracy", "f1", "roc_auc", "log_loss")
+REGRESSION_METRICS = ("rmse", "mae", "r2")
+METRICS = CLASSIFICATION_METRICS + REGRESSION_METRICS
+LOWER_IS_BETTER = frozenset({"loss", "log_loss", "rmse", "mae", "n_parameters"})
+DEFAULT_METRIC = {"binary": "accuracy", "multiclass": "accuracy", "regression": "rmse"}
+SKLEARN_SETS = ("digits", "breast_cancer", "wine", "iris", "diabetes")
+
+
+def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{field} must be one of {', '.join(allowed)}; got {value!r}")
+
+
+def _between(
+    field: str,
+    value: float,
+    low: float,
+    high: float = math.inf,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> None:
+    above = value > low if open_low else value >= low
+    below = value < high if open_high else value <= high
+    if not (math.isfinite(value) and above and below):
+        left, right = "(" if open_low else "[", ")" if open_high or high == math.inf else "]"
+        raise ConfigError(f"{field} must lie in {left}{low:g}, {high:g}{right}; got {value!r}")
+
+
+def metrics_of(task: str) -> tuple[str, ...]:
+    """Names of the metrics that make sense for a task."""
+    _one_of("task", task, TASKS)
+    return REGRESSION_METRICS if task == "regression" else CLASSIFICATION_METRICS
+
+
+@dataclass(frozen=True, slots=True)
+class DataConfig:
+    """Which table to learn from, and how to split it. Exactly one of `source` and `path` is given."""
+
+    source: str | None = None
+    """A bundled set, "sklearn:digits" (see `SKLEARN_SETS`)."""
+    path: str | None = None
+    """A CSV file with a header row."""
+    target: tuple[str, ...] = ()
+    """Target column or columns of the CSV; more than one only for regression."""
+    drop: tuple[str, ...] = ()
+    """Columns that are not read."""
+    task: str = "auto"
+    """"binary", "multiclass", "regression", or "auto": inferred from the target."""
+    val_fraction: float = 0.2
+    """Share of all rows that the study sees as `val`."""
+    test_fraction: float = 0.2
+    """Share of all rows that is read once, at the end."""
+
+    def __post_init__(self) -> None:
+        """Check the fields against each other."""
+        if (self.source is None) == (self.path is None):
+            raise ConfigError('data needs exactly one of source (such as "sklearn:digits") and path (a CSV file)')
+        if self.path is not None and not self.target:
+            raise ConfigError(f"data.target must name the target column of {self.path}")
+        if self.task != "auto":
+            _one_of("data.task", self.task, TASKS)
+        _between("data.val_fraction", self.val_fraction, 0, 1, open_low=True, open_high=True)
+        _between("data.test_fraction", self.test_fraction, 0, 1, open_low=True, open_high=True)
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ConfigError(
+                "data.val_fraction + data.test_fraction must be < 1, so that rows are left to train on; "
+                f"got {self.val_fraction} + {self.test_fraction}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """One feed-forward network: Linear, activation, dropout, repeated; then a Linear head."""
+
+    n_features: int
+    """Input features F, after preprocessing."""
+    n_outputs: int
+    """Outputs C of the head: 1 for binary, classes for multi-class, targets for regression."""
+    widths: tuple[int, ...]
+    """Units of each hidden layer; its length is the depth; empty is a linear model."""
+    activation: str = "relu"
+    """Name in `ACTIVATIONS`."""
+    slope: float = 0.01
+    """Negative slope of leaky_relu; the other activations ignore it."""
+    initialization: str = "default"
+    """Name in `INITIALIZATIONS`."""
+    dropout: float = 0.0
+    """Probability that a hidden unit's output is dropped, in [0, 1)."""
+
+    def __post_init__(self) -> None:
+        """Check each field."""
+        _between("n_features", self.n_features, 1)
+        _between("n_outputs", self.n_outputs, 1)
+        for width in self.widths:
+            _between("width", width, 1)
+        _one_of("activation", self.activation, ACTIVATIONS)
+        _between("slope", self.slope, 0, 1)
+        _one_of("initialization", self.initialization, INITIALIZATIONS)
+        _between("dropout", self.dropout, 0, 1, open_high=True)
+
+    @property
+    def depth(self) -> int:
+        """Number of hidden layers."""
+        return len(self.widths)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """How one network is trained, and which of its epochs is its best."""
+
+    epochs: int
+    """Passes over train at most."""
+    batch_size: int = 128
+    """Rows of one weight update; the last batch of an epoch may be smaller."""
+    optimizer: str = "sgd"
+    """Name in `OPTIMIZERS`."""
+    learning_rate: float = 0.1
+    """Peak learning rate; the schedule scales it."""
+    momentum: float = 0.9
+    """SGD's momentum, in [0, 1); AdamW ignores it (its betas are 0.9 and 0.999)."""
+    nesterov: bool = False
+    """Nesterov's form of SGD's momentum."""
+    weight_decay: float = 0.0
+    """Decay of weights, not of biases: coupled as in torch.optim.SGD, decoupled as in torch.optim.AdamW."""
+    schedule: str = "constant"
+    """Name in `SCHEDULES`."""
+    warmup_epochs: int = 0
+    """Epochs over which the learning rate rises linearly from 0, before the schedule begins."""
+    clip_norm: float | None = None
+    """Largest L2 norm of all gradients together; None is no clipping."""
+    patience: int | None = None
+    """Epochs without a better one after which training stops; None is never."""
+    objective: str = "loss"
+    """What makes an epoch the best: "loss" (on val) or a name in `METRICS`; ties go to the lower val loss,
+    then to the earlier epoch."""
+
+    def __post_init__(self) -> None:
+        """Check each field."""
+        _between("epochs", self.epochs, 1)
+        _between("batch_size", self.batch_size, 1)
+        _one_of("optimizer", self.optimizer, OPTIMIZERS)
+        _between("learning_rate", self.learning_rate, 0)
+        _between("momentum", self.momentum, 0, 1, open_high=True)
+        _between("weight_decay", self.weight_decay, 0)
+        _one_of("schedule", self.schedule, SCHEDULES)
+        _between("warmup_epochs", self.warmup_epochs, 0, self.epochs)
+        if self.clip_norm is not None:
+            _between("clip_norm", self.clip_norm, 0, open_low=True)
+        if self.patience is not None:
+            _between("patience", self.patience, 1)
+        _one_of("objective", self.objective, ("loss", *METRICS))

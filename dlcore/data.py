@@ -1,0 +1,201 @@
+"""Everything a study learns from: read, infer the task, split, preprocess, put on the device."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dlcore.config import DataConfig
+from dlcore.errors import DataError
+from dlcore.preprocess import Preprocessor, fit_preprocessor
+from dlcore.splitting import split_rows
+from dlcore.tables import Table, read_table
+from dlcore.targets import Label, Targets, encode_targets
+from dlcore.tasks import Task
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Some rows as they were read."""
+
+    x: NDArray[np.float64]
+    """Raw features (N, F); NaN = missing."""
+    y: NDArray[Any]
+    """Class indices (N,), int64; or for regression raw targets (N, C), float64."""
+    rows: NDArray[np.int64]
+    """Their numbers in the source (N,), counted from 0 without the header."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DataSplits:
+    """A table divided into train, val and test, with what was learned from train about its columns."""
+
+    name: str
+    task: str
+    """One of `dlcore.config.TASKS`."""
+    feature_names: tuple[str, ...]
+    target_names: tuple[str, ...]
+    class_labels: tuple[Label, ...]
+    """What class 0, 1, .. is called; empty for regression."""
+    train: Split
+    val: Split
+    test: Split
+    preprocessor: Preprocessor
+    fingerprint: str
+    """SHA-256 of names, values, targets and split, in hex: equal if and only if the data are."""
+    notes: tuple[str, ...] = ()
+    """What the user should know about how the rows were split."""
+
+    @property
+    def n_features(self) -> int:
+        """Features F."""
+        return len(self.feature_names)
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs C that a network for these data has."""
+        if self.task == "regression":
+            return len(self.target_names)
+        return 1 if self.task == "binary" else len(self.class_labels)
+
+    def split(self, name: str) -> Split:
+        """The split of that name, one of `SPLITS`."""
+        return {"train": self.train, "val": self.val, "test": self.test}[name]
+
+    def to_task(self) -> Task:
+        """The task, with the units of a regression's targets."""
+        fitted = self.preprocessor
+        return Task(self.task, self.n_outputs, fitted.target_mean, fitted.target_scale)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TensorData:
+    """Preprocessed train and val, resident on one device. Test is not here: it is read once, at the end."""
+
+    task: Task
+    x_train: Tensor
+    """(N, F), standardised."""
+    y_train: Tensor
+    """As `Task.loss` wants it: binary (N,) floating, multiclass (N,) int64, regression (N, C) standardised."""
+    x_val: Tensor
+    """See `x_train`."""
+    y_val: Tensor
+    """See `y_train`."""
+
+
+def load_splits(config: DataConfig, seed: int) -> DataSplits:
+    """Read a table and make it ready to learn from.
+
+    Args:
+        config: which table, which target, how much for val and test.
+        seed: the study's seed: the same seed gives the same split.
+
+    Raises:
+        DataError: the table, its target or its size does not allow it; one sentence says why.
+    """
+    table = read_table(config)
+    targets = encode_targets(table.targets, config.task)
+    classes = None if targets.task == "regression" else targets.y
+    divided = split_rows(len(table.x), classes, config.val_fraction, config.test_fraction, seed)
+    train, val, test = (
+        Split(table.x[rows], targets.y[rows], rows) for rows in (divided.train, divided.val, divided.test)
+    )
+    splits = DataSplits(
+        name=table.name,
+        task=targets.task,
+        feature_names=table.feature_names,
+        target_names=tuple(table.targets),
+        class_labels=targets.class_labels,
+        train=train,
+        val=val,
+        test=test,
+        preprocessor=fit_preprocessor(train.x, train.y, targets.task),
+        fingerprint=_fingerprint(table, targets, (train, val, test)),
+        notes=() if classes is None or divided.is_stratified else (_rare_classes(targets),),
+    )
+    _check_learnable(splits)
+    return splits
+
+
+def _rare_classes(targets: Targets) -> str:
+    """Why the rows could not be split class by class."""
+    counts = np.bincount(targets.y)
+    rarest = np.argsort(counts, kind="stable")[:5]
+    found = ", ".join(f"{targets.class_labels[i]!r} ({counts[i]})" for i in rarest)
+    return (
+        f"rows were split at random, not class by class: too few rows of some of the {len(counts)} classes "
+        f"(rarest: {found})"
+    )
+
+
+def _check_learnable(splits: DataSplits) -> None:
+    """Refuse what standardising on train cannot make into float32 numbers to learn from."""
+    fitted = splits.preprocessor
+    is_regression = splits.task == "regression"
+    for part in SPLITS:
+        split = splits.split(part)
+        if is_regression and part == "train":
+            for name, values in zip(splits.target_names, split.y.T, strict=True):
+                if (values == values[0]).all():
+                    raise DataError(f"the target {name!r} must vary in train; all its rows have {values[0]}")
+        with np.errstate(over="ignore", invalid="ignore"):
+            _check_range(splits.feature_names, split.x, fitted.transform(split.x), split.rows)
+            if is_regression:
+                _check_range(splits.target_names, split.y, fitted.scale_target(split.y), split.rows)
+
+
+def _check_range(
+    names: tuple[str, ...], raw: NDArray[Any], standardised: NDArray[Any], rows: NDArray[np.int64]
+) -> None:
+    """Both arrays (N, F or C); rows (N,) are for the message."""
+    too_large = np.argwhere(~(np.abs(standardised) <= np.finfo(np.float32).max))
+    if len(too_large):
+        row, column = too_large[0]
+        raise DataError(
+            f"values must lie near those of the training rows; {names[column]!r} is {raw[row, column]:g} "
+            f"in row {rows[row] + 1}: correct it or remove the row"
+        )
+
+
+def _fingerprint(table: Table, targets: Targets, parts: tuple[Split, ...]) -> str:
+    """Hash of all that training can see, and of which rows it sees."""
+    names = [table.feature_names, tuple(table.targets), targets.task, targets.class_labels]
+    digest = hashlib.sha256(json.dumps(names).encode())
+    x = np.where(np.isnan(table.x), np.nan, table.x)  # one bit pattern for all NaNs
+    for values in (x, targets.y, *(part.rows for part in parts)):
+        digest.update(f"{values.dtype.str}{values.shape}".encode())
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+def split_tensors(
+    splits: DataSplits, name: str, device: torch.device | str, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """One split, preprocessed: x (N, F), and y as `Task.loss` wants it (see `TensorData`)."""
+    split = splits.split(name)
+    x = torch.from_numpy(splits.preprocessor.transform(split.x)).to(dtype).to(device)
+    if splits.task == "regression":
+        y = torch.from_numpy(splits.preprocessor.scale_target(split.y)).to(dtype)
+    else:
+        y = torch.from_numpy(split.y).to(dtype if splits.task == "binary" else torch.int64)
+    return x, y.to(device)
+
+
+def to_tensors(splits: DataSplits, device: torch.device | str, dtype: torch.dtype = torch.float32) -> TensorData:
+    """Train and val, preprocessed, on the device.
+
+    Args:
+        splits: the data.
+        device: where training happens; all rows are kept there.
+        dtype: of features and floating targets.
+    """
+    x_train, y_train = split_tensors(splits, "train", device, dtype)
+    x_val, y_val = split_tensors(splits, "val", device, dtype)
+    return TensorData(splits.to_task(), x_train, y_train, x_val, y_val)

@@ -1,0 +1,302 @@
+"""A network as files that are usable without this code, and the check that they answer as it does.
+
+An export is a folder with four files: `model.onnx` (raw rows in, answers out), `weights.safetensors`,
+`model.json` (the manifest) and `SHA256SUMS`. The answers are checked before anything is written; the folder
+appears as a whole (`dlcore.files`). Nothing here executes what it reads: no pickle, no code, no other file.
+"""
+
+import copy
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import safetensors
+import torch
+from numpy.typing import NDArray
+from onnx.external_data_helper import uses_external_data
+from torch import nn
+
+from dlcore.checkpoint import (
+    config_from_dict,
+    config_to_dict,
+    network_from_bytes,
+    weights_to_bytes,
+)
+from dlcore.config import ModelConfig
+from dlcore.data import DataSplits
+from dlcore.errors import ConfigError, DataError, ExportError
+from dlcore.evaluation import forward_rows
+from dlcore.files import read_sealed, sha256, write_sealed
+from dlcore.onnx_graph import OPSET, Interface, build_graph, name_interface
+from dlcore.preprocess import Preprocessor
+from dlcore.targets import Label
+
+GRAPH_FILE, WEIGHTS_FILE, MANIFEST_FILE = FILES = ("model.onnx", "weights.safetensors", "model.json")
+FORMAT_VERSION = 1
+TOLERANCE = 1e-5
+"""Largest difference between the two answers: of probabilities, or of standardised values relative to
+max(1, |value|)."""
+ROUNDING_FACTOR = 16
+"""More is allowed to networks that amplify float32's rounding: this many times the gap between PyTorch in
+float32 and in float64. Of 731 trained networks one differed by 1.2e-5, 5 times its own gap; a wrong graph differs
+by thousands."""
+CHECKED_ROWS = 1000
+
+Columns = Mapping[str, NDArray[np.generic]]
+
+
+class ExportedModel:
+    """An export, loaded from disk and verified; answers through onnxruntime alone."""
+
+    def __init__(self, graph: bytes, manifest: Mapping[str, object]) -> None:
+        """Use `load`, which verifies the files first.
+
+        Args:
+            graph: Content of `model.onnx`.
+            manifest: Content of `model.json`.
+        """
+        self.manifest = manifest
+        self.task = str(manifest["task"])
+        self.feature_names: tuple[str, ...] = tuple(manifest["feature_names"])  # type: ignore[arg-type]
+        self.class_labels: tuple[Label, ...] = tuple(
+            manifest["class_labels"]  # type: ignore[arg-type]
+        )
+        self._interface = Interface(manifest["inputs"], manifest["outputs"])  # type: ignore[arg-type]
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    @classmethod
+    def load(cls, folder: Path) -> "ExportedModel":
+        """Load an export.
+
+        Raises:
+            ExportError: If a file is missing or is not the one that was written; it names the file.
+        """
+        files = read_sealed(folder, FILES)
+        manifest = _parse_manifest(folder, files)
+        graph = onnx.ModelProto.FromString(files[GRAPH_FILE])
+        if any(uses_external_data(tensor) for tensor in graph.graph.initializer):
+            raise ExportError(f"{folder / GRAPH_FILE} must hold all its numbers itself. Export it again")
+        return cls(files[GRAPH_FILE], manifest)
+
+    def predict(self, columns: Columns) -> dict[str, NDArray[np.generic]]:
+        """Answer raw rows.
+
+        Args:
+            columns: Feature -> its numbers or booleans (N,), NaN where missing; others are not read.
+
+        Returns:
+            Classification: "label" (N,) and one "probability_<class>" (N,) each; regression: "prediction"
+            (N,), or one "prediction_<target>" (N,) each.
+
+        Raises:
+            ExportError: If a column is missing, is not numeric, or has another length than the others.
+        """
+        missing = [name for name in self.feature_names if name not in columns]
+        if missing:
+            raise ExportError(
+                f"predict needs the columns {', '.join(self.feature_names)}; missing: {', '.join(missing)}"
+            )
+        rows = {name: _to_double(name, columns[name]) for name in self.feature_names}
+        lengths = {len(values) for values in rows.values()}
+        if len(lengths) > 1:
+            raise ExportError(f"all columns must be equally long; got lengths {sorted(lengths)}")
+        answers = self._session.run(
+            list(self._interface.outputs.values()),
+            {self._interface.inputs[name]: values for name, values in rows.items()},
+        )
+        return dict(zip(self._interface.outputs, answers, strict=True))
+
+
+def export_model(
+    folder: Path, model: nn.Sequential, model_config: ModelConfig, splits: DataSplits, facts: Mapping[str, object]
+) -> Path:
+    """Write a network and its preprocessing to a folder, whole or not at all.
+
+    Args:
+        folder: Where to; an older export there is replaced.
+        model: From preprocessed rows (N, F) to (N, C), on any device; exported in float32.
+        model_config: Its architecture.
+        splits: The data that it was trained on: names, labels, preprocessing, and val rows for the check.
+        facts: What else the manifest should say (spec, trial, metrics, ...), as plain data.
+
+    Returns:
+        The folder, absolute.
+
+    Raises:
+        ExportError: If the files would not answer as the network does, or cannot be written. What was in
+            the folder is still there then.
+    """
+    folder = folder.resolve()
+    network = copy.deepcopy(model).to(device="cpu", dtype=torch.float32).eval()
+    interface = name_interface(splits.feature_names, splits.target_names, splits.class_labels)
+    graph = build_graph(network, model_config, splits.preprocessor, interface, splits.class_labels).SerializeToString()
+    files = {GRAPH_FILE: graph, WEIGHTS_FILE: weights_to_bytes(network, model_config)}
+    manifest = _describe(model_config, splits, interface)
+    manifest |= {
+        "check": check_answers(ExportedModel(graph, manifest), network, splits),
+        "files": {name: sha256(content) for name, content in files.items()},
+        "facts": _plain("facts", facts),
+    }
+    files[MANIFEST_FILE] = (json.dumps(manifest, indent=2, allow_nan=False) + "\n").encode()
+    write_sealed(folder, files)
+    return folder
+
+
+def load_network(folder: Path) -> tuple[nn.Sequential, Preprocessor, dict[str, object]]:
+    """The exported network back in PyTorch, in eval mode, its preprocessing, and the manifest.
+
+    Raises:
+        ExportError: As `ExportedModel.load`.
+    """
+    files = read_sealed(folder, FILES)
+    manifest = _parse_manifest(folder, files)
+    try:
+        config = config_from_dict(manifest["architecture"])  # type: ignore[arg-type]
+        preprocessor = Preprocessor.from_dict(manifest["preprocessing"])  # type: ignore[arg-type]
+    except (ConfigError, DataError, KeyError, TypeError) as error:
+        raise ExportError(f"{folder / MANIFEST_FILE} must describe a network; {error}") from error
+    network = network_from_bytes(files[WEIGHTS_FILE], config, str(folder / WEIGHTS_FILE))
+    return network, preprocessor, manifest
+
+
+def check_answers(exported: ExportedModel, network: nn.Sequential, splits: DataSplits) -> dict[str, float]:
+    """Compare onnxruntime with PyTorch on val rows, on rows with missing values, and in other batch sizes.
+
+    Returns:
+        For the manifest: "rows" compared, "largest_difference" found, "tolerance" allowed.
+
+    Raises:
+        ExportError: If an answer differs by more than the tolerance, or a label is not the likeliest class.
+    """
+    x = _rows_to_check(splits)
+    expected = _answers_of(network, splits, x)
+    exact = _answers_of(copy.deepcopy(network).double(), splits, x)
+    tolerance = max(TOLERANCE, ROUNDING_FACTOR * _largest_gap(expected, exact))
+    largest = 0.0
+    for n in (len(x), 7, 1):
+        answers = exported.predict({name: x[:n, i] for i, name in enumerate(splits.feature_names)})
+        labels = answers.pop("label", None)
+        found = np.stack(list(answers.values()), axis=1).astype(np.float64)
+        if splits.task == "regression":
+            found = splits.preprocessor.scale_target(found)
+        # np.max() keeps a NaN, and NaN is not <= anything: what cannot be compared is refused.
+        largest = float(np.max([largest, _largest_gap(found, expected[:n])]))
+        if labels is not None:
+            _check_labels(labels, splits.class_labels, expected[:n], tolerance)
+    if not largest <= tolerance:
+        raise ExportError(
+            f"the exported graph must answer as the network does, to {tolerance:.3g}; on {len(x)} rows they "
+            f"differ by {largest:.3g}. Nothing was written"
+        )
+    return {"rows": len(x), "largest_difference": largest, "tolerance": tolerance}
+
+
+def _check_labels(
+    labels: NDArray[np.generic],
+    class_labels: Sequence[Label],
+    probabilities: NDArray[np.float64],
+    tolerance: float,
+) -> None:
+    """Labels (N,) must be the likeliest class of probabilities (N, C), wherever rounding cannot decide it."""
+    second, first = np.sort(probabilities, axis=1)[:, -2:].T
+    for row in np.flatnonzero(first - second > 2 * tolerance):
+        wanted = class_labels[int(probabilities[row].argmax())]
+        if labels[row] != wanted:
+            raise ExportError(
+                f"the exported graph must call the likeliest class {wanted!r}, not {labels[row]!r}. Nothing was written"
+            )
+
+
+def _largest_gap(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
+    """Largest difference of answers (N, C), relative to max(1, |expected|); NaN if one of them is NaN."""
+    return float(np.max(np.abs(found - expected) / np.maximum(1, np.abs(expected))))
+
+
+def _rows_to_check(splits: DataSplits) -> NDArray[np.float64]:
+    """Raw rows (N, F): val, the first of them again with a third of the values missing, and an empty row."""
+    x = splits.val.x[:CHECKED_ROWS]
+    holed = x[:100].copy()
+    holed[np.random.default_rng(0).random(holed.shape) < 1 / 3] = np.nan
+    return np.concatenate([x, holed, np.full((1, x.shape[1]), np.nan)])
+
+
+def _answers_of(network: nn.Sequential, splits: DataSplits, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """PyTorch's probabilities of all classes, or standardised values (N, C), for raw rows (N, F)."""
+    dtype = next(network.parameters()).dtype
+    outputs = forward_rows(network, torch.from_numpy(splits.preprocessor.transform(x)).to(dtype)).double()
+    if splits.task == "binary":
+        outputs = torch.cat([torch.sigmoid(-outputs), torch.sigmoid(outputs)], dim=1)
+    elif splits.task == "multiclass":
+        outputs = torch.softmax(outputs, dim=1)
+    answers: NDArray[np.float64] = outputs.numpy()
+    return answers
+
+
+def _describe(config: ModelConfig, splits: DataSplits, interface: Interface) -> dict[str, object]:
+    """The manifest, without what is known only after the check."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "task": splits.task,
+        "feature_names": list(splits.feature_names),
+        "target_names": list(splits.target_names),
+        "class_labels": list(splits.class_labels),
+        "inputs": interface.inputs,
+        "outputs": interface.outputs,
+        "architecture": config_to_dict(config),
+        "preprocessing": splits.preprocessor.to_dict(),
+        "data": {"name": splits.name, "fingerprint": splits.fingerprint},
+        "opset": OPSET,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            "safetensors": safetensors.__version__,
+        },
+    }
+
+
+def _plain(where: str, value: object) -> object:
+    """Facts as JSON can hold them: numpy's numbers as Python's, NaN and infinities as null."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(f"{where}.{key}", item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(f"{where}[{i}]", item) for i, item in enumerate(value)]
+    raise ExportError(f"{where} must be plain data (text, numbers, lists, mappings); got {value!r}")
+
+
+def _to_double(name: str, values: NDArray[np.generic]) -> NDArray[np.float64]:
+    """One column (N,) as onnxruntime wants it."""
+    try:
+        column = np.ascontiguousarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ExportError(f"column {name} must hold numbers or booleans, NaN where missing; {error}") from error
+    if column.ndim != 1 or np.ndim(values) != 1:
+        raise ExportError(f"column {name} must have one dimension; got shape {np.shape(values)}")
+    return column
+
+
+def _parse_manifest(folder: Path, files: Mapping[str, bytes]) -> dict[str, object]:
+    """The manifest, if this version can read it."""
+    try:
+        manifest = json.loads(files[MANIFEST_FILE])
+    except ValueError as error:
+        raise ExportError(f"{folder / MANIFEST_FILE} must be JSON; {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
+        raise ExportError(f"{folder / MANIFEST_FILE} must have format_version {FORMAT_VERSION}")
+    return manifest

@@ -1,0 +1,231 @@
+"""A network and its preprocessing as one ONNX graph that takes raw rows.
+
+Written by hand with `onnx.helper`: an exporter would trace tensors, while here every column is one rank-1
+input by its own name, missing values are NaN, and the outputs are rank-1 too. Numbers enter as double and
+are imputed and scaled in double, since float32 cannot hold large raw values; the network itself runs in float32.
+
+Operators: https://onnx.ai/onnx/operators/ (opset 17, read by onnxruntime 1.12 and later).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from dlcore.config import ModelConfig
+from dlcore.preprocess import Preprocessor
+from dlcore.targets import Label
+
+OPSET = 17
+IR_VERSION = 8
+"""Of onnx 1.12, which brought opset 17."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """What goes into a graph and what comes out: our names -> names in the graph.
+
+    The two differ only where ONNX needs it: a column must not be called like an output, nor have no name.
+    """
+
+    inputs: dict[str, str]
+    """Column -> rank-1 double input."""
+    outputs: dict[str, str]
+    """Classification: "label", then one "probability_<class>" each; regression: "prediction" of one target,
+    "prediction_<target>" of several. -> rank-1 output."""
+
+
+def name_interface(
+    feature_names: Sequence[str], target_names: Sequence[str], class_labels: Sequence[Label]
+) -> Interface:
+    """Name inputs and outputs; no labels mean regression."""
+    if class_labels:
+        wanted = ["label", *(f"probability_{label}" for label in class_labels)]
+    else:
+        several = len(target_names) > 1
+        wanted = [f"prediction_{name}" for name in target_names] if several else ["prediction"]
+    taken: set[str] = set()
+    inputs = {name: _free_name(name, taken) for name in feature_names}
+    return Interface(inputs, {name: _free_name(name, taken) for name in wanted})
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    """`name`, or the first of name_, name__, ... that is not taken; takes it."""
+    name = name or "_"
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
+class _Graph:
+    """Collects nodes and constants; each method returns the name of a tensor."""
+
+    def __init__(self, taken: Iterable[str]) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self._numbers = count()
+        names = list(taken)
+        self._prefix = "/"
+        while any(name.startswith(self._prefix) for name in names):
+            self._prefix += "/"
+
+    def constant(self, value: NDArray[np.generic]) -> str:
+        """A tensor that is stored in the file."""
+        name = f"{self._prefix}constant_{next(self._numbers)}"
+        self.constants.append(numpy_helper.from_array(value, name))
+        return name
+
+    def add(self, operator: str, *inputs: str, output: str | None = None, **attributes: float) -> str:
+        """One node with one output."""
+        name = output or f"{self._prefix}{operator.lower()}_{next(self._numbers)}"
+        node = helper.make_node(operator, inputs, [name])
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        self.nodes.append(node)
+        return name
+
+
+def build_graph(
+    network: nn.Sequential,
+    config: ModelConfig,
+    preprocessor: Preprocessor,
+    interface: Interface,
+    class_labels: Sequence[Label],
+) -> onnx.ModelProto:
+    """The checked ONNX model of a network, from raw columns to answers.
+
+    Args:
+        network: From preprocessed rows (N, F) to outputs (N, C), on the CPU.
+        config: Its architecture.
+        preprocessor: Imputes and scales features, unscales targets.
+        interface: Names of inputs and outputs, in order.
+        class_labels: In the order of the outputs (binary: class 0, class 1); empty for regression.
+
+    Returns:
+        A model whose inputs and outputs are all (N,), for any N.
+    """
+    graph = _Graph([*interface.inputs.values(), *interface.outputs.values()])
+    features = _preprocess(graph, list(interface.inputs.values()), preprocessor)
+    outputs = _forward(graph, features, network, config)
+    names = list(interface.outputs.values())
+    if class_labels:
+        if config.n_outputs == 1:
+            _classify_two(graph, outputs, names, class_labels)
+        else:
+            _classify(graph, outputs, names, class_labels)
+        kinds = [helper.np_dtype_to_tensor_dtype(_label_array(class_labels).dtype)]
+        kinds += [TensorProto.FLOAT] * len(class_labels)
+    else:
+        _regress(graph, outputs, names, preprocessor)
+        kinds = [TensorProto.DOUBLE] * len(names)
+    proto = helper.make_graph(
+        graph.nodes,
+        "network",
+        [helper.make_tensor_value_info(n, TensorProto.DOUBLE, ["N"]) for n in interface.inputs.values()],
+        [helper.make_tensor_value_info(n, kind, ["N"]) for n, kind in zip(names, kinds, strict=True)],
+        graph.constants,
+    )
+    model = helper.make_model(
+        proto,
+        producer_name="dlcore",
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _preprocess(graph: _Graph, columns: Sequence[str], preprocessor: Preprocessor) -> str:
+    """Columns (N,) double -> imputed and scaled rows (N, F) float: `Preprocessor.transform` in ONNX."""
+    axis = graph.constant(np.array([1], dtype=np.int64))
+    raw = graph.add("Concat", *(graph.add("Unsqueeze", name, axis) for name in columns), axis=1)
+    fill, mean, scale = (
+        graph.constant(np.array([values], dtype=np.float64))
+        for values in (preprocessor.fill, preprocessor.mean, preprocessor.scale)
+    )
+    filled = graph.add("Where", graph.add("IsNaN", raw), fill, raw)
+    scaled = graph.add("Div", graph.add("Sub", filled, mean), scale)
+    return graph.add("Cast", scaled, to=TensorProto.FLOAT)
+
+
+def _forward(graph: _Graph, features: str, network: nn.Sequential, config: ModelConfig) -> str:
+    """Rows (N, F) -> outputs (N, C). Dropout is the identity."""
+    linears = [module for module in network if isinstance(module, nn.Linear)]
+    values = features
+    for index, linear in enumerate(linears):
+        weight, bias = (
+            graph.constant(parameter.detach().numpy().astype(np.float32)) for parameter in (linear.weight, linear.bias)
+        )
+        values = graph.add("Gemm", values, weight, bias, transB=1)
+        if index < len(linears) - 1:
+            values = ACTIVATION_NODES[config.activation](graph, values, config.slope)
+    return values
+
+
+def _gelu(graph: _Graph, x: str, slope: float) -> str:
+    """x / 2 * (1 + erf(x / sqrt 2)): the exact form (Hendrycks & Gimpel, arXiv:1606.08415)."""
+    half, one, root = (graph.constant(np.array(v, dtype=np.float32)) for v in (0.5, 1.0, 2**0.5))
+    erf = graph.add("Erf", graph.add("Div", x, root))
+    return graph.add("Mul", graph.add("Mul", x, half), graph.add("Add", erf, one))
+
+
+ACTIVATION_NODES: dict[str, Callable[[_Graph, str, float], str]] = {
+    "relu": lambda graph, x, slope: graph.add("Relu", x),
+    "leaky_relu": lambda graph, x, slope: graph.add("LeakyRelu", x, alpha=slope),
+    "sigmoid": lambda graph, x, slope: graph.add("Sigmoid", x),
+    "tanh": lambda graph, x, slope: graph.add("Tanh", x),
+    "gelu": _gelu,
+    "silu": lambda graph, x, slope: graph.add("Mul", x, graph.add("Sigmoid", x)),
+    "elu": lambda graph, x, slope: graph.add("Elu", x, alpha=1.0),
+    # Constants of Klambauer et al., NeurIPS 2017, as torch.nn.SELU has them.
+    "selu": lambda graph, x, slope: graph.add("Selu", x, alpha=1.6732632423543772, gamma=1.0507009873554805),
+}
+"""Name in `dlcore.config.ACTIVATIONS` -> its nodes."""
+
+
+def _label_array(class_labels: Sequence[Label]) -> NDArray[np.generic]:
+    """Labels as an array that ONNX can hold: text as objects, the rest in its own kind."""
+    if any(isinstance(label, str) for label in class_labels):
+        return np.array([str(label) for label in class_labels], dtype=object)
+    return np.array(class_labels)
+
+
+def _classify_two(graph: _Graph, logits: str, names: Sequence[str], class_labels: Sequence[Label]) -> None:
+    """Logits (N, 1) of the second class -> label (N,) and two probabilities (N,)."""
+    label_name, first_name, second_name = names
+    logit = graph.add("Squeeze", logits, graph.constant(np.array([1], dtype=np.int64)))
+    # 1 - p would lose the small probabilities of the first class to rounding.
+    graph.add("Sigmoid", graph.add("Neg", logit), output=first_name)
+    graph.add("Sigmoid", logit, output=second_name)
+    is_second = graph.add("Greater", logit, graph.constant(np.array(0, dtype=np.float32)))
+    labels = graph.constant(_label_array(class_labels))
+    graph.add("Gather", labels, graph.add("Cast", is_second, to=TensorProto.INT64), output=label_name)
+
+
+def _classify(graph: _Graph, logits: str, names: Sequence[str], class_labels: Sequence[Label]) -> None:
+    """Logits (N, C) -> label (N,) and one probability (N,) per class."""
+    label_name, *probability_names = names
+    probabilities = graph.add("Softmax", logits, axis=1)
+    for index, name in enumerate(probability_names):
+        column = graph.constant(np.array(index, dtype=np.int64))
+        graph.add("Gather", probabilities, column, axis=1, output=name)
+    labels = graph.constant(_label_array(class_labels))
+    graph.add("Gather", labels, graph.add("ArgMax", logits, axis=1, keepdims=0), output=label_name)
+
+
+def _regress(graph: _Graph, outputs: str, names: Sequence[str], preprocessor: Preprocessor) -> None:
+    """Standardised outputs (N, C) -> one prediction (N,) double per target, in its own unit."""
+    mean, scale = (
+        graph.constant(np.array([values], dtype=np.float64))
+        for values in (preprocessor.target_mean, preprocessor.target_scale)
+    )
+    standardised = graph.add("Cast", outputs, to=TensorProto.DOUBLE)
+    predictions = graph.add("Add", graph.add("Mul", standardised, scale), mean)
+    for index, name in enumerate(names):
+        column = graph.constant(np.array(index, dtype=np.int64))
+        graph.add("Gather", predictions, column, axis=1, output=name)

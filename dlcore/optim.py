@@ -1,0 +1,180 @@
+"""Update rules: SGD with momentum, AdamW, and clipping by the global norm.
+
+Own rules rather than `torch.optim`, because a hyperparameter may be a tensor with one value per member of a
+population, shaped so that it broadcasts against stacked parameters: (P, 1, 1) against (P, in, out). With
+plain floats they agree with `torch.optim` (tested). All work in place, on preallocated state.
+
+Not covered: dampening, AMSGrad, sparse gradients, maximisation.
+
+References:
+    SGD: torch.optim.SGD's algorithm (dampening 0); momentum as in Sutskever et al., ICML 2013.
+    AdamW: Loshchilov & Hutter, Decoupled Weight Decay Regularization, ICLR 2019, algorithm 2.
+    Clipping: Pascanu et al., ICML 2013, algorithm 1; torch.nn.utils.clip_grad_norm_'s formula.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dlcore.config import TrainConfig
+
+Number = float | Tensor
+"""One value for all, or a tensor that broadcasts against the parameters."""
+
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+CLIP_EPSILON = 1e-6
+"""Keeps the quotient finite where all gradients are 0; torch.nn.utils.clip_grad_norm_'s constant."""
+
+
+@torch.no_grad()
+def sgd_step(  # noqa: PLR0913 - the symbols of the update rule
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    momentum_buffers: Sequence[Tensor],
+    learning_rate: Number,
+    momentum: Number,
+    weight_decay: Number | Sequence[Number],
+    nesterov: bool,
+) -> None:
+    """One step of SGD with momentum and coupled weight decay, in place.
+
+    g <- g + decay * w;  v <- momentum * v + g;  w <- w - rate * v  (Nesterov: w - rate * (g + momentum * v))
+
+    Args:
+        parameters: Tensors w of any shape.
+        gradients: Their gradients g, shaped alike; overwritten.
+        momentum_buffers: Their buffers v, shaped alike; zeros before the first step.
+        learning_rate: Rate of this step.
+        momentum: 0 is plain SGD.
+        weight_decay: One for all, or one per parameter (0 for biases).
+        nesterov: Look ahead by one step of momentum.
+    """
+    decays = _per_parameter(weight_decay, len(parameters))
+    for w, g, v, decay in zip(parameters, gradients, momentum_buffers, decays, strict=True):
+        if not _is_zero(decay):
+            _add_scaled(g, w, decay)
+        v.mul_(momentum).add_(g)
+        if nesterov:
+            _add_scaled(g, v, momentum)
+        _add_scaled(w, g if nesterov else v, -learning_rate)
+
+
+@torch.no_grad()
+def adamw_step(  # noqa: PLR0913 - the symbols of the update rule
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    first_moments: Sequence[Tensor],
+    second_moments: Sequence[Tensor],
+    step: int,
+    learning_rate: Number,
+    weight_decay: Number | Sequence[Number],
+) -> None:
+    """One step of AdamW with betas `BETAS` and `EPSILON`, in place.
+
+    w <- w - rate * decay * w;  m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;
+    w <- w - rate / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + epsilon)
+
+    Args:
+        parameters: Tensors w of any shape.
+        gradients: Their gradients g, shaped alike.
+        first_moments: Their running means m, shaped alike; zeros before the first step.
+        second_moments: Their running squares v, shaped alike; zeros before the first step.
+        step: Number t of this step, from 1.
+        learning_rate: Rate of this step.
+        weight_decay: One for all, or one per parameter (0 for biases).
+    """
+    beta1, beta2 = BETAS
+    rate = learning_rate / (1 - beta1**step)
+    root = (1 - beta2**step) ** 0.5
+    decays = _per_parameter(weight_decay, len(parameters))
+    for w, g, m, v, decay in zip(parameters, gradients, first_moments, second_moments, decays, strict=True):
+        if not _is_zero(decay):
+            w.mul_(1 - learning_rate * decay)
+        m.lerp_(g, 1 - beta1)
+        v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+        _add_scaled(w, m / (v.sqrt().div_(root).add_(EPSILON)), -rate)
+
+
+@torch.no_grad()
+def clip_gradients(gradients: Sequence[Tensor], clip_norm: Number, *, stacked: bool = False) -> Tensor:
+    """Scale gradients down, in place, so that their L2 norm together is at most `clip_norm`.
+
+    Args:
+        gradients: Tensors of any shape; with `stacked` each is (P, ...) and each member is clipped alone.
+        clip_norm: The largest norm; with `stacked` also (P,), where inf leaves a member alone.
+        stacked: Whether the first dimension counts members.
+
+    Returns:
+        The norm before clipping: (), with `stacked` (P,). NaN gradients stay NaN.
+    """
+    if stacked:
+        norms = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients])
+    else:
+        norms = torch.stack([torch.linalg.vector_norm(g) for g in gradients])
+    norm: Tensor = torch.linalg.vector_norm(norms, dim=0)
+    scale = (clip_norm / (norm + CLIP_EPSILON)).clamp(max=1)
+    for g in gradients:
+        g.mul_(scale.view(-1, *[1] * (g.dim() - 1)) if stacked else scale)
+    return norm
+
+
+class Optimizer:
+    """Update rule and state of one network, chosen by its `TrainConfig`. Biases are not decayed."""
+
+    def __init__(self, parameters: Sequence[Tensor], config: TrainConfig) -> None:
+        """Allocate the state.
+
+        Args:
+            parameters: Weights (out, in) and biases (out,) of the network.
+            config: Optimizer, momentum, decay and clipping; the learning rate comes with each step.
+        """
+        self._parameters = list(parameters)
+        self._config = config
+        self._weight_decay = [config.weight_decay if p.dim() > 1 else 0.0 for p in self._parameters]
+        n_states = 2 if config.optimizer == "adamw" else 1
+        self._states = [[torch.zeros_like(p) for p in self._parameters] for _ in range(n_states)]
+        self._step = 0
+
+    def step(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
+        """Clip, then update the parameters, in place.
+
+        Args:
+            gradients: One per parameter, shaped alike; overwritten.
+            learning_rate: Rate of this step.
+        """
+        self._step += 1
+        if self._config.clip_norm is not None:
+            clip_gradients(gradients, self._config.clip_norm)
+        if self._config.optimizer == "adamw":
+            first, second = self._states
+            adamw_step(self._parameters, gradients, first, second, self._step, learning_rate, self._weight_decay)
+        else:
+            sgd_step(
+                self._parameters,
+                gradients,
+                self._states[0],
+                learning_rate,
+                self._config.momentum,
+                self._weight_decay,
+                self._config.nesterov,
+            )
+
+
+def _per_parameter(weight_decay: Number | Sequence[Number], n: int) -> Sequence[Number]:
+    """One decay for each of n parameters."""
+    return [weight_decay] * n if isinstance(weight_decay, (int, float, Tensor)) else weight_decay
+
+
+def _is_zero(decay: Number) -> bool:
+    """Whether decay is known to do nothing; a tensor is not asked, since that would wait for the device."""
+    return not isinstance(decay, Tensor) and decay == 0
+
+
+def _add_scaled(target: Tensor, source: Tensor, factor: Number) -> None:
+    """target <- target + factor * source, in place, without a temporary."""
+    if isinstance(factor, Tensor):
+        target.addcmul_(source, factor)
+    else:
+        target.add_(source, alpha=factor)

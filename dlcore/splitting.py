@@ -1,0 +1,80 @@
+"""Which rows are train, val and test: a pure function of the classes, the shares and the seed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+
+from dlcore.errors import DataError
+from dlcore.seeding import derive_seed
+
+RowNumbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowSplit:
+    """Row numbers (N,) of each split, ascending; together every row once."""
+
+    train: RowNumbers
+    val: RowNumbers
+    test: RowNumbers
+    is_stratified: bool
+    """Each class has about its share in every split."""
+
+
+def split_rows(
+    n_rows: int, classes: RowNumbers | None, val_fraction: float, test_fraction: float, seed: int
+) -> RowSplit:
+    """Divide rows at random, class by class where there are enough of each.
+
+    Args:
+        n_rows: rows of the table.
+        classes: class index of each row (N,), every index from 0 on used; None for regression.
+        val_fraction: share of all rows that go to val, rounded to whole rows.
+        test_fraction: the same for test.
+        seed: the study's seed.
+
+    Raises:
+        DataError: a split would be empty.
+    """
+    n_val, n_test = (int(n_rows * fraction + 0.5) for fraction in (val_fraction, test_fraction))
+    n_train = n_rows - n_val - n_test
+    if min(n_train, n_val, n_test) < 1:
+        raise DataError(
+            f"train, val and test must each have a row; {n_rows} rows give {n_train}, {n_val} and {n_test}: "
+            "more rows, or other data.val_fraction and data.test_fraction"
+        )
+    if classes is not None:
+        stratified = _stratified(classes, n_val, n_test, seed)
+        if stratified is not None:
+            return stratified
+    order = np.random.default_rng(derive_seed(seed, "split")).permutation(n_rows)
+    if classes is not None:
+        order = _every_class_first(order, classes)
+    train, val, test = np.split(order, [n_train, n_train + n_val])
+    return RowSplit(np.sort(train), np.sort(val), np.sort(test), False)
+
+
+def _stratified(classes: RowNumbers, n_val: int, n_test: int, seed: int) -> RowSplit | None:
+    """scikit-learn's stratified split, done twice; None where a class is too rare for it."""
+    counts = np.bincount(classes)
+    n_train = len(classes) - n_val - n_test
+    if counts.min() < 3 or min(n_train, n_val, n_test) < len(counts):
+        return None
+    random_state = derive_seed(seed, "split") % 2**32  # as much as numpy's legacy generator takes
+    rest, test = train_test_split(
+        np.arange(len(classes)), test_size=n_test, stratify=classes, random_state=random_state
+    )
+    if np.bincount(classes[rest], minlength=len(counts)).min() < 2:
+        return None
+    train, val = train_test_split(rest, test_size=n_val, stratify=classes[rest], random_state=random_state)
+    if np.bincount(classes[train], minlength=len(counts)).min() < 1:
+        return None
+    return RowSplit(np.sort(train), np.sort(val), np.sort(test), True)
+
+
+def _every_class_first(order: RowNumbers, classes: RowNumbers) -> RowNumbers:
+    """The same order, but one row of each class moved to its front, into train: none is met unlearned."""
+    _, first = np.unique(classes[order], return_index=True)
+    return np.concatenate([order[first], np.delete(order, first)])

@@ -1,0 +1,117 @@
+"""What a network's outputs mean: binary, multi-class or regression.
+
+A task turns outputs into a loss to train on, into predictions to use, and into metrics to read. Outputs have
+any leading dimensions, (..., B, C); every result has one number, or one block, per leading index, so that
+members of a population cannot mix. Targets are shared by all members or have the same leading dimensions.
+
+| task       | C                 | targets in training              | loss, mean over rows                    |
+|------------|-------------------|----------------------------------|-----------------------------------------|
+| binary     | 1                 | (..., B), 0 or 1, floating       | cross-entropy of sigmoid(output)        |
+| multiclass | number of classes | (..., B), int64                  | cross-entropy of softmax(outputs)       |
+| regression | number of targets | (..., B, C), standardised        | squared error, mean over targets too    |
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlcore.config import DEFAULT_METRIC, TASKS, metrics_of
+from dlcore.errors import ConfigError
+from dlcore.metrics import METRICS, widest_dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One kind of target, with what is needed to speak of it in its own units."""
+
+    name: str
+    """One of `dlcore.config.TASKS`."""
+    n_outputs: int
+    """Outputs C of the network."""
+    target_mean: tuple[float, ...] = ()
+    """Mean of each target over the training rows, in its units; regression only."""
+    target_scale: tuple[float, ...] = ()
+    """Standard deviation of each target over the training rows, in its units; regression only."""
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit together."""
+        if self.name not in TASKS:
+            raise ConfigError(f"task must be one of {', '.join(TASKS)}; got {self.name!r}")
+        n_scaled = self.n_outputs if self.name == "regression" else 0
+        if not len(self.target_mean) == len(self.target_scale) == n_scaled:
+            raise ConfigError(
+                f"a {self.name} task with {self.n_outputs} outputs needs {n_scaled} target means and scales; "
+                f"got {len(self.target_mean)} and {len(self.target_scale)}"
+            )
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss over rows: outputs (..., B, C), targets as in the table above -> (...,)."""
+        if self.name == "regression":
+            return (outputs - targets).square().mean((-2, -1))
+        if self.name == "binary":
+            logits = outputs.squeeze(-1)
+            labels = targets.expand(logits.shape)
+            return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(-1)
+        classes = targets.expand(outputs.shape[:-1]).unsqueeze(-1)
+        return -F.log_softmax(outputs, -1).gather(-1, classes).squeeze(-1).mean(-1)
+
+    def predict(self, outputs: Tensor) -> Tensor:
+        """What the outputs (..., B, C) say.
+
+        Returns:
+            binary: probability of class 1, (..., B). multiclass: probabilities, (..., B, C). regression: values
+            in the targets' own units, (..., B, C), in the widest floating type of the device.
+        """
+        if self.name == "regression":
+            return self._in_own_units(outputs)
+        return outputs.squeeze(-1).sigmoid() if self.name == "binary" else outputs.softmax(-1)
+
+    def metric(self, name: str, outputs: Tensor, targets: Tensor) -> Tensor:
+        """One metric of the outputs (..., B, C) against the targets as trained on -> (...,).
+
+        Raises:
+            ConfigError: the metric is unknown, or does not fit the task.
+        """
+        return self.metrics((name,), outputs, targets)[name]
+
+    def metrics(self, names: tuple[str, ...], outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Several metrics at the price of one prediction; see `metric`."""
+        for name in names:
+            check_metric(self.name, name)
+        predictions = self.predict(outputs)
+        if self.name == "regression":
+            targets = self._in_own_units(targets)
+        elif self.name == "binary":
+            predictions = torch.stack([1 - predictions, predictions], -1)
+            targets = targets.to(torch.int64)
+        return {name: METRICS[name].function(predictions, targets) for name in names}
+
+    def _in_own_units(self, values: Tensor) -> Tensor:
+        """Standardised values (..., B, C) -> values in the targets' units, same shape.
+
+        In the widest type: float32 holds a year such as 2024.37 only to 0.0001.
+        """
+        wide = values.to(widest_dtype(values.device))
+        return wide * wide.new_tensor(self.target_scale) + wide.new_tensor(self.target_mean)
+
+
+def check_metric(task_name: str, metric: str) -> None:
+    """Raise ConfigError unless the metric makes sense for the task."""
+    if metric not in metrics_of(task_name):
+        raise ConfigError(
+            f"metric of a {task_name} task must be one of {', '.join(metrics_of(task_name))}; got {metric!r}"
+        )
+
+
+def curve_metric(task_name: str, objective: str) -> str:
+    """The metric recorded for each epoch: the objective if it is a metric, else the task's default.
+
+    Raises:
+        ConfigError: the objective is a metric that does not fit the task.
+    """
+    if objective not in METRICS:
+        return DEFAULT_METRIC[task_name]
+    check_metric(task_name, objective)
+    return objective

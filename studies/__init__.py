@@ -1,0 +1,1 @@
+"""Hyperparameter studies over dlcore: Optuna asks, cohorts train, SQL records, MLflow mirrors."""

@@ -1,0 +1,153 @@
+"""The winner of a study: trained again, compared with its record, measured once on test, written to disk."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dlcore.data import DataSplits
+from dlcore.evaluation import evaluate, split_tensors
+from dlcore.export import export_model
+from dlcore.training import Training
+from studies.cohort import Trainer
+from studies.errors import StudyFailed, UserError
+from studies.provenance import changed
+from studies.ranking import best_trial
+from studies.records import StudyFacts, TrialRecord, Winner
+from studies.storage import Storage
+
+_SAME = 1e-6
+"""Relative difference between a recorded loss and its repetition that is not worth a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A trial's network on disk, and what a person should know beside it."""
+
+    winner: Winner
+    is_best: bool
+    """Whether it is the study's best trial; only that one is measured on test."""
+    warning: str | None
+
+
+def choose(storage: Storage, facts: StudyFacts, number: int | None) -> tuple[TrialRecord, bool]:
+    """The study's best trial, or the one asked for, with its curve; and whether it is the best.
+
+    Raises:
+        StudyFailed: No trial has a value.
+        UserError: The trial asked for is not there, or has no network to export.
+    """
+    trials = storage.records(facts.name)
+    best = best_trial(trials, facts.objectives)
+    if number is None and best is None:
+        raise StudyFailed(f'study "{facts.name}" has no trial with a value among its {len(trials)}; {_why(trials)}')
+    if number is None:
+        assert best is not None
+        number = best.number
+    if number not in {t.number for t in trials}:
+        raise UserError(f'study "{facts.name}" has trials 0 to {len(trials) - 1}; there is no trial {number}')
+    trial = storage.records(facts.name, [number], has_curves=True)[0]
+    if trial.best_epoch is None:
+        found = trial.reason or "it has not been trained"
+        raise UserError(f"trial {number} is {trial.state} and has no network to export: {found}")
+    return trial, best is not None and best.number == number
+
+
+def export(
+    trial: TrialRecord, facts: StudyFacts, trainer: Trainer, splits: DataSplits, target: tuple[Path, bool]
+) -> Export:
+    """Train a trial again with its own seed and write its network.
+
+    Args:
+        trial: With its curve.
+        facts: Of its study.
+        trainer: Of its study.
+        splits: Of its study.
+        target: The folder to write (an earlier export there is replaced), and whether the trial is the best.
+
+    Raises:
+        StudyFailed: On the machine and versions of the record, the curve did not come out again.
+        dlcore.errors.ExportError: The file does not answer as the network does.
+        UserError: The folder holds something else.
+    """
+    folder, is_best = target
+    _check_folder(folder)
+    training = trainer.retrain(trial)
+    warning = _compare(trial, training, facts.environment, trainer)
+    training.model.load_state_dict(training.best_weights)
+    task, data = training.data.task, training.data
+    val_metrics = evaluate(training.model, task, data.x_val, data.y_val)
+    test_metrics: dict[str, float] = {}
+    if is_best:
+        x, y = split_tensors(splits, "test", trainer.device, data.x_val.dtype)
+        test_metrics = evaluate(training.model, task, x, y)
+    export_model(
+        folder, training.model, training.model_config, splits, _manifest(trial, facts, val_metrics, test_metrics)
+    )
+    winner = Winner(
+        number=trial.number,
+        values=trial.values or (),
+        hyperparameters=trial.hyperparameters,
+        n_parameters=trial.n_parameters,
+        val_metrics=val_metrics,
+        test_metrics=test_metrics,
+        export_dir=str(folder),
+        onnx_sha256=_onnx_sha256(folder),
+    )
+    return Export(winner, is_best, warning)
+
+
+def _manifest(
+    trial: TrialRecord, facts: StudyFacts, val_metrics: Mapping[str, float], test_metrics: Mapping[str, float]
+) -> dict[str, object]:
+    """What model.json says of the trial beside what dlcore says of the network."""
+    return {
+        "study": facts.name,
+        "study_uuid": facts.uuid,
+        "trial": trial.number,
+        "hyperparameters": dict(trial.hyperparameters),
+        "n_parameters": trial.n_parameters,
+        "best_epoch": trial.best_epoch,
+        "val_metrics": dict(val_metrics),
+        "test_metrics": dict(test_metrics),
+        "data_fingerprint": facts.data_fingerprint,
+        "spec": facts.spec,
+        "environment": dict(facts.environment),
+    }
+
+
+def _compare(trial: TrialRecord, training: Training, recorded: Mapping[str, str], trainer: Trainer) -> str | None:
+    """Hold a repeated curve against the recorded one; returns a warning where they may differ and do."""
+    pairs = [
+        (a, b)
+        for old, new in zip(trial.curve, training.curve, strict=False)
+        for a, b in ((old.train_loss, new.train_loss), (old.val_loss, new.val_loss))
+    ]
+    is_same = len(trial.curve) == len(training.curve) and all(
+        math.isclose(a, b, rel_tol=_SAME, abs_tol=_SAME) or (math.isnan(a) and not math.isfinite(b)) for a, b in pairs
+    )
+    if is_same:
+        return None
+    if moved := changed(recorded, trainer.environment):
+        return f"trial {trial.number} trained again gave another curve; since it was recorded: {', '.join(moved)}"
+    raise StudyFailed(
+        f"trial {trial.number} must give its recorded curve when it is trained again, and does not; "
+        "its record or this machine cannot be trusted, and nothing was exported"
+    )
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise UserError(f"{folder} must be a folder, or not there; it is something else")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "model.json").is_file():
+        raise UserError(f"{folder} must be empty, not there, or an earlier export; it holds other files")
+
+
+def _onnx_sha256(folder: Path) -> str:
+    lines = (folder / "SHA256SUMS").read_text().splitlines()
+    return next(line.split()[0] for line in lines if line.endswith("model.onnx"))
+
+
+def _why(trials: list[TrialRecord]) -> str:
+    reasons = [t.reason for t in trials if t.reason]
+    return f"the last one: {reasons[-1]}" if reasons else "none was trained"

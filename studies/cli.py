@@ -1,0 +1,129 @@
+"""The command line: parses, calls, prints. A user's mistake is one short message on stderr and exit code 2.
+
+What a command needs is imported when it runs: `studies --help` and `studies list` must not wait for torch or mlflow.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlcore.errors import DlcoreError, ExportError
+from studies.errors import StudiesError
+
+app = typer.Typer(
+    help="Hyperparameter studies of feed-forward networks on tables.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Study = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study in the database.")]
+
+
+@app.command(epilog="Example: studies run wine --trials 50")
+def run(
+    spec: Annotated[str | None, typer.Argument(help="A bundled spec, a TOML file, or a study in the database.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Total number of trials; raises the budget.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds after which this run trains no more.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A CSV file, in place of a spec.")] = None,
+    target: Annotated[str | None, typer.Option(help="Its target column.")] = None,
+) -> None:
+    """Run a study, or go on with it: search, record, mirror, export."""
+    from studies import commands
+
+    commands.run(commands.Request(spec, trials, timeout, data, target))
+
+
+@app.command("list", epilog="Example: studies list")
+def list_studies() -> None:
+    """List the studies in the database."""
+    from studies import overview
+
+    overview.print_list()
+
+
+@app.command(epilog="Example: studies show digits --json")
+def show(study: Study, as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> None:
+    """Show how a study stands, its best trials and its winner."""
+    from studies import overview
+
+    overview.print_study(study, as_json=as_json)
+
+
+@app.command(epilog="Example: studies export digits --to model")
+def export(
+    study: Study,
+    trial: Annotated[int | None, typer.Option(help="Another trial than the best one.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Folder to write; an earlier export there is replaced.")] = None,
+) -> None:
+    """Train the best trial again and write it as ONNX, safetensors and JSON."""
+    from studies import commands
+
+    commands.export(study, trial, to)
+
+
+@app.command(epilog="Example: studies predict mlruns/exports/digits rows.csv --out answers.csv")
+def predict(
+    export_dir: Annotated[Path, typer.Argument(help="Folder of an export.")],
+    file: Annotated[Path, typer.Argument(help="CSV file with the columns that the network was trained on.")],
+    out: Annotated[Path | None, typer.Option(help="CSV file to write; standard output without it.")] = None,
+) -> None:
+    """Answer the rows of a CSV file: labels and probabilities, or values."""
+    from studies import predict as predicting
+
+    predicting.predict_file(export_dir, file, out)
+
+
+@app.command(epilog="Example: studies track digits")
+def track(study: Study) -> None:
+    """Bring MLflow in line with the study database."""
+    from studies import commands
+
+    commands.track(study)
+
+
+@app.command(epilog="Example: studies ui")
+def ui() -> None:
+    """Start or find the tracking server, and print its address."""
+    from studies import commands
+
+    commands.ui()
+
+
+@app.command(epilog="Example: studies stop")
+def stop() -> None:
+    """End the tracking server of this home."""
+    from studies import server
+    from studies.home import open_home
+
+    home = open_home()
+    print("the tracking server has ended" if server.stop(home.root) else "no tracking server runs for this home")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    os.umask(0o077)  # what studies write is for its user alone
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr)
+        sys.exit(130)
+    except StudiesError as error:
+        _fail(str(error), error.exit_code)
+    except DlcoreError as error:
+        _fail(str(error), 1 if isinstance(error, ExportError) else 2)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at its end
+            sys.exit(141)
+        place = f"{error.filename}: " if error.filename else ""
+        _fail(f"{place}{error.strerror or error}", 1)
+
+
+def _fail(message: str, exit_code: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(exit_code)

@@ -1,0 +1,169 @@
+"""What the commands that train or mirror do: find the spec, drive the run, print what came out."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from studies import server
+from studies.display import Display, format_value, hyperparameters_line, open_display, study_page
+from studies.errors import SpecError, UserError
+from studies.home import drive, open_home
+from studies.ranking import pareto_front, ranking
+from studies.records import FINISHED_STATES, StudyFacts
+from studies.runner import Outcome, Run, open_mirror
+from studies.spec import StudySpec, bundled, find_spec, load_spec, spec_from_dict
+from studies.storage import Storage
+
+_TABLE_ROWS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The arguments of `studies run`."""
+
+    spec: str | None
+    trials: int | None
+    timeout_s: float | None
+    data: Path | None
+    target: str | None
+
+
+def run(request: Request) -> None:
+    """Run a study, or go on with it, and print its summary."""
+    display = open_display()
+    home = open_home()
+    storage = Storage(home.database_url)
+    spec = _granted(_find(request, storage), request.trials, storage)
+    for warning in spec.warnings():
+        display.note(f"warning: {warning}")
+    study = Run(spec, home, storage, display)
+    display.note(study.plan())
+    limits = [request.timeout_s] if request.timeout_s is not None else []
+    if spec.budget.seconds is not None:
+        limits.append(max(0.0, spec.budget.seconds - study.spent_s))
+    deadline = time.monotonic() + min(limits) if limits else None
+    _print_summary(study.execute(deadline), display)
+
+
+def export(study: str, number: int | None, folder: Path | None) -> None:
+    """Export a trial of a stored study."""
+    display, home = open_display(), open_home()
+    storage = Storage(home.database_url)
+    run = Run(spec_from_dict(_facts(storage, study).spec, study), home, storage, display)
+    with drive(home, study):
+        made = run.export(number, folder.absolute() if folder else None)
+    display.note(f"trial {made.winner.number}: {hyperparameters_line(made.winner.hyperparameters)}")
+    display.note(_scores("val ", made.winner.val_metrics))
+    display.note(
+        _scores("test", made.winner.test_metrics) if made.is_best else "test: not measured, only for the best trial"
+    )
+    display.note(f"export: {made.winner.export_dir}")
+
+
+def track(study: str) -> None:
+    """Mirror whatever MLflow lacks of a study."""
+    display, home = open_display(), open_home()
+    storage = Storage(home.database_url)
+    facts = _facts(storage, study)
+    with drive(home, study):
+        mirror = open_mirror(home, storage, facts)
+        mirror.start()
+        try:
+            mirror.put([t.number for t in storage.records(study) if t.state in FINISHED_STATES])
+            if (won := storage.winner(study)) is not None and Path(won[0].export_dir).is_dir():
+                mirror.register(won[0])
+            while not mirror.finish("FINISHED", 5.0):
+                if mirror.error is not None:
+                    raise UserError(f"the tracking server must answer and does not: {mirror.error}")
+                display.note(f"{mirror.pending} trials to go")
+            assert mirror.address is not None and mirror.experiment_id is not None  # it is complete
+            storage.store_mirror(study, mirror.address, mirror.experiment_id)
+        finally:
+            mirror.close()
+    display.note(f"MLflow is in line with the study database: {study_page(mirror.address, mirror.experiment_id)}")
+
+
+def ui() -> None:
+    """Start or find the tracking server and print its address."""
+    home = open_home()
+    if home.tracking_uri is not None:
+        print(f"MLFLOW_TRACKING_URI names the tracking server: {home.tracking_uri}")
+        return
+    print(server.find_or_start(home.root).address)
+
+
+def _find(request: Request, storage: Storage) -> StudySpec:
+    """The spec that a request means: a bundled one, a file, a stored one, or one made from a table."""
+    if request.data is not None:
+        if request.spec is not None:
+            raise UserError("give a spec or --data, not both")
+        if request.target is None:
+            raise UserError("--data needs --target, the name of the column to predict")
+        data = {"path": str(request.data.absolute()), "target": request.target}
+        return spec_from_dict({"study": request.data.stem, "data": data}, str(request.data))
+    if request.spec is None:
+        raise UserError(
+            f"give a spec: one of {', '.join(bundled())}, a TOML file, a stored study, or --data and --target"
+        )
+    path = find_spec(request.spec)
+    if path is not None:
+        return load_spec(path)
+    if (facts := storage.facts(request.spec)) is not None:
+        return spec_from_dict(facts.spec, request.spec)
+    if request.spec.endswith(".toml"):
+        raise SpecError(f"{request.spec}: there is no such file")
+    stored = f"; studies in the database: {', '.join(names)}" if (names := storage.names()) else ""
+    raise SpecError(f'"{request.spec}" must name a spec or a study; bundled specs: {", ".join(bundled())}{stored}')
+
+
+def _granted(spec: StudySpec, trials: int | None, storage: Storage) -> StudySpec:
+    """The spec with the budget that holds: what `--trials` says, else the larger of the stored and the given one."""
+    facts = storage.facts(spec.study)
+    if trials is None and facts is not None and spec.budget.trials is not None:
+        stored = spec_from_dict(facts.spec).budget.trials
+        trials = spec.budget.trials if stored is None else max(spec.budget.trials, stored)
+    if trials is None or trials == spec.budget.trials:
+        return spec
+    return spec.model_copy(update={"budget": spec.budget.model_copy(update={"trials": trials})})
+
+
+def _facts(storage: Storage, study: str) -> StudyFacts:
+    facts = storage.facts(study)
+    if facts is None:
+        raise UserError(f'there is no study "{study}" in the database; `studies list` names those there are')
+    return facts
+
+
+def _print_summary(outcome: Outcome, display: Display) -> None:
+    facts = outcome.facts
+    if outcome.n_new == 0:
+        display.note(f'study "{facts.name}" is finished: its budget is spent; --trials raises it')
+    objective = facts.objectives[0]
+    several = len(facts.objectives) > 1
+    display.note("")
+    display.note("the Pareto front:" if several else "the best trials:")
+    rows = pareto_front(outcome.trials, facts.objectives) if several else ranking(outcome.trials, facts.objectives)
+    for trial in rows[:_TABLE_ROWS]:
+        values = "  ".join(f"{o.metric} {v:.6g}" for o, v in zip(facts.objectives, trial.values or (), strict=True))
+        display.note(f"  trial {trial.number:>4}  {values}  {hyperparameters_line(trial.hyperparameters, trial.searched)}")
+    winner = outcome.export.winner
+    display.note("")
+    display.note(
+        f"the winner is trial {winner.number} of {len(outcome.trials)}: {objective.metric} "
+        f"{format_value(winner.values[0])}, {winner.n_parameters:,} parameters"
+    )
+    display.note(_scores("val ", winner.val_metrics))
+    display.note(_scores("test", winner.test_metrics))
+    display.note(f"export  {_short(Path(winner.export_dir))}")
+    if outcome.page:
+        display.note(f"MLflow  {outcome.page}")
+
+
+def _scores(name: str, metrics: object) -> str:
+    assert isinstance(metrics, dict)
+    return f"  {name}  " + ", ".join(f"{key} {value:.4f}" for key, value in metrics.items())
+
+
+def _short(path: Path) -> str:
+    """A path as a person would type it here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

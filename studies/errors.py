@@ -1,0 +1,46 @@
+"""The errors of studies, and the exit code each one means.
+
+StudiesError
+├── UserError            2   something the user can mend: said in one short message, nothing lost
+│   ├── SpecError        2   a spec with mistakes, all of them listed
+│   ├── SpecChanged      2   a spec that differs from the stored one of the same name
+│   └── StudyBusy        2   another process drives this study now
+└── StudyFailed          1   the study ran, and has no result to give
+TrackingError            -   the mirror could not be written; never ends a study
+
+A trial that fails is no error: it is a record with state FAIL and a reason.
+"""
+
+
+class StudiesError(Exception):
+    """Base of all errors that end a command."""
+
+    exit_code = 1
+
+
+class UserError(StudiesError):
+    """Something the user can mend."""
+
+    exit_code = 2
+
+
+class SpecError(UserError):
+    """A spec with mistakes."""
+
+
+class SpecChanged(UserError):
+    """A spec that differs from the stored one of the same name."""
+
+
+class StudyBusy(UserError):
+    """Another process drives this study now."""
+
+
+class StudyFailed(StudiesError):
+    """The study ran, and has no result to give."""
+
+    exit_code = 1
+
+
+class TrackingError(Exception):
+    """The tracking server could not be reached or refused; the mirror is mended later."""

@@ -1,0 +1,79 @@
+"""The folder where everything that studies produce is kept, and the lock that makes one process a study's driver.
+
+`STUDIES_HOME` names the folder (default `mlruns/`), `STUDIES_DB` another study database, `MLFLOW_TRACKING_URI`
+another tracking server. The folder is private to its user: it holds data and needs no other readers.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from studies.errors import StudyBusy, UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where things lie."""
+
+    root: Path
+    database_url: str
+    """SQLAlchemy URL of the study database."""
+    tracking_uri: str | None
+    """A tracking server that the user names; None is the one that belongs to this home."""
+
+    @property
+    def exports(self) -> Path:
+        """Folder of exports, one folder per study in it."""
+        return self.root / "exports"
+
+
+def open_home() -> Home:
+    """Find the home and make it ready: created, private, writable.
+
+    Raises:
+        UserError: The folder cannot be made or written, or the study database is of a kind that is not supported.
+    """
+    root = Path(os.environ.get("STUDIES_HOME") or "mlruns").expanduser().absolute()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        root.chmod(0o700)
+        probe = root / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"the home {root} must be a folder that you can write to; {error.strerror}. "
+            "Set STUDIES_HOME to another folder."
+        ) from error
+    url = os.environ.get("STUDIES_DB") or f"sqlite:///{root / 'studies.db'}"
+    if not url.startswith("sqlite:///"):
+        scheme = url.split(":", 1)[0]
+        raise UserError(f"STUDIES_DB must be an SQLite URL (sqlite:///file.db); {scheme} is not supported yet")
+    return Home(root, url, os.environ.get("MLFLOW_TRACKING_URI") or None)
+
+
+@contextmanager
+def drive(home: Home, study: str) -> Iterator[None]:
+    """Hold the lock that makes this process the only driver of a study; the kernel frees it when we die.
+
+    Raises:
+        StudyBusy: Another process holds it.
+    """
+    folder = home.root / "locks"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with (folder / f"{study}.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            raise StudyBusy(
+                f'study "{study}" is being run by process {owner}; wait for it, or end it, and try again'
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield

@@ -1,0 +1,262 @@
+"""What a study can search: each hyperparameter, the values it may take, and its value where it is not searched.
+
+A setting is what a spec says of one hyperparameter: a `Range`, a tuple of choices, or one fixed value.
+How settings become Optuna's distributions is `studies.space`.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+from dlcore.config import ACTIVATIONS, INITIALIZATIONS, OPTIMIZERS, SCHEDULES
+from studies.mistakes import Mistake, must_be_one_of, shown, unknown_keys
+from studies.records import Value
+
+MAX_CHOICES = 1_000
+MAX_GRID_RANGE = 64
+"""A whole-number range of at most so many values needs no `step` in a grid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """All numbers from `low` to `high`, both included; whole numbers where the hyperparameter is one."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+    """Drawn evenly on a logarithmic scale."""
+    step: int | float | None = None
+    """Only low, low + step, ... are drawn; None is every number."""
+
+    @property
+    def n_values(self) -> int | None:
+        """How many values it holds; None where there is no end of them."""
+        if self.step is None:
+            return None if isinstance(self.low, float) else int(self.high - self.low) + 1
+        # Steps such as 0.1 have no exact binary form, so (high - low) / step may fall just short of a whole.
+        return math.floor((self.high - self.low) / self.step + 1e-9) + 1
+
+    def values(self) -> tuple[int | float, ...]:
+        """All of them, ascending, where they can be counted."""
+        n, step = self.n_values, 1 if self.step is None else self.step
+        if n is None:
+            raise ValueError(f"{self} holds no countable values: it needs a step")
+        if isinstance(self.low, int):
+            return tuple(range(self.low, self.low + n * int(step), int(step)))
+        # Written as a decimal, so that 0.1 + 2 x 0.1 is the 0.3 that the user means.
+        return tuple(float(f"{self.low + i * step:.12g}") for i in range(n))
+
+
+Setting = Range | tuple[Value, ...] | Value
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What the values of one hyperparameter must be."""
+
+    kind: str
+    """"integer", "number", "name" or "switch"."""
+    low: float = 0
+    high: float = math.inf
+    is_low_open: bool = False
+    is_high_open: bool = False
+    names: tuple[str, ...] = ()
+    can_be_off: bool = False
+    """Whether `false` turns it off."""
+    only_with: tuple[str, str] | None = None
+    """Another hyperparameter and the value at which this one has a meaning; else it is not suggested."""
+
+    def wrong(self, value: object) -> str | None:
+        """The text of the mistake, or None if the value may be taken."""
+        if value is False and self.can_be_off:
+            return None
+        if self.kind == "switch":
+            return None if isinstance(value, bool) else f"must be true or false; got {shown(value)}"
+        if self.kind == "name":
+            return None if value in self.names else must_be_one_of(value, self.names)
+        wanted = (int,) if self.kind == "integer" else (int, float)
+        if isinstance(value, bool) or not isinstance(value, wanted):
+            noun = "a whole number" if self.kind == "integer" else "a number"
+            return f"must be {noun}{' or false' if self.can_be_off else ''}; got {shown(value)}"
+        return self._out_of_bounds(float(value)) and f"{self._out_of_bounds(float(value))}; got {shown(value)}"
+
+    def _out_of_bounds(self, number: float) -> str | None:
+        if not math.isfinite(number):
+            return "must be finite"
+        if number < self.low or (self.is_low_open and number == self.low):
+            return f"must be {'>' if self.is_low_open else '>='} {self.low:g}"
+        if number > self.high or (self.is_high_open and number == self.high):
+            return f"must be {'<' if self.is_high_open else '<='} {self.high:g}"
+        return None
+
+
+RULES: dict[str, Rule] = {
+    "depth": Rule("integer", high=100),
+    "width": Rule("integer", low=1, high=65_536),
+    "activation": Rule("name", names=ACTIVATIONS),
+    "slope": Rule("number", high=1, only_with=("activation", "leaky_relu")),
+    "initialization": Rule("name", names=INITIALIZATIONS),
+    "dropout": Rule("number", high=1, is_high_open=True),
+    "optimizer": Rule("name", names=OPTIMIZERS),
+    "learning_rate": Rule("number", high=1_000, is_low_open=True),
+    "momentum": Rule("number", high=1, is_high_open=True, only_with=("optimizer", "sgd")),
+    "nesterov": Rule("switch", only_with=("optimizer", "sgd")),
+    "weight_decay": Rule("number", high=1_000),
+    "batch_size": Rule("integer", low=1, high=1_000_000),
+    "schedule": Rule("name", names=SCHEDULES),
+    "warmup_epochs": Rule("integer", high=100_000),
+    "clip_norm": Rule("number", is_low_open=True, can_be_off=True),
+}
+"""In the order in which they are suggested: one that decides whether another applies comes before it."""
+
+FIXED: dict[str, Value] = {
+    "depth": 2,
+    "width": 64,
+    "activation": "relu",
+    "slope": 0.01,
+    "initialization": "default",
+    "momentum": 0.9,
+}
+"""Values of what is neither searched nor a key of `[training]`; the learning rate has its own function."""
+
+
+def fixed_learning_rate(optimizer: object) -> float:
+    """Learning rate where none is searched: AdamW's steps do not shrink with the gradient, so its is smaller."""
+    return 0.002 if optimizer == "adamw" else 0.05
+
+
+def default_space(optimizer: str) -> dict[str, Setting]:
+    """The search space of a spec without one.
+
+    The ends of learning rate and momentum are set so that few trials diverge: SGD's effective step is
+    learning_rate / (1 - momentum), and beyond about 10 standardised tables rarely train.
+    """
+    space: dict[str, Setting] = {
+        "depth": Range(1, 4),
+        "width": Range(16, 256, log=True),
+        "activation": ("relu", "leaky_relu", "tanh", "gelu"),
+        "learning_rate": Range(1e-3, 0.5, log=True),
+        "momentum": Range(0.0, 0.95),
+        "initialization": ("default", "xavier_uniform", "kaiming_normal", "orthogonal"),
+    }
+    if optimizer == "adamw":
+        del space["momentum"]
+        space["learning_rate"] = Range(1e-4, 3e-2, log=True)
+    return space
+
+
+def plain(setting: Setting) -> object:
+    """A setting as JSON-able data."""
+    if isinstance(setting, Range):
+        return asdict(setting)
+    return list(setting) if isinstance(setting, tuple) else setting
+
+
+def choices(setting: Setting) -> tuple[Value, ...] | None:
+    """Every value that a setting can give, ascending for ranges; None for a range without end."""
+    if isinstance(setting, Range):
+        return setting.values() if setting.n_values is not None else None
+    return setting if isinstance(setting, tuple) else (setting,)
+
+
+def is_searched(setting: Setting) -> bool:
+    """Whether it leaves anything to choose."""
+    if isinstance(setting, Range):
+        return (setting.n_values is None and setting.low < setting.high) or (setting.n_values or 0) > 1
+    return isinstance(setting, tuple) and len(setting) > 1
+
+
+def only_value(setting: Setting) -> Value:
+    """The one value of a setting that is not searched."""
+    if isinstance(setting, Range):
+        return setting.low
+    return setting[0] if isinstance(setting, tuple) else setting
+
+
+def read_settings(raw: Mapping[str, object]) -> tuple[dict[str, Setting], list[Mistake]]:
+    """The `[search_space]` of a spec.
+
+    Args:
+        raw: Name -> what TOML gave: a table, a list or a single value.
+
+    Returns:
+        The settings without a mistake, and the mistakes of the others.
+    """
+    settings: dict[str, Setting] = {}
+    mistakes: list[Mistake] = []
+    for name, value in raw.items():
+        if name in RULES:
+            setting, found = _read_setting(f"search_space.{name}", RULES[name], value)
+            mistakes += found
+            if setting is not None and not found:
+                settings[name] = setting
+    return settings, mistakes + unknown_keys("search_space.", raw, RULES)
+
+
+def _read_setting(key: str, rule: Rule, raw: object) -> tuple[Setting | None, list[Mistake]]:
+    if isinstance(raw, Mapping):
+        mistakes = _range_mistakes(key, rule, raw)
+        return (None if mistakes else _range(rule, raw)), mistakes
+    if not isinstance(raw, list | tuple):
+        text = rule.wrong(raw)
+        return (None, [Mistake(key, text)]) if text else (_value(rule, raw), [])
+    if not 1 <= len(raw) <= MAX_CHOICES:
+        return None, [Mistake(key, f"must list 1 to {MAX_CHOICES} values; got {len(raw)}")]
+    mistakes = [Mistake(key, text) for value in raw if (text := rule.wrong(value))]
+    if not mistakes:
+        values = tuple(_value(rule, value) for value in raw)
+        doubled = next((value for i, value in enumerate(values) if value in values[:i]), None)
+        if doubled is None:
+            return values, []
+        mistakes = [Mistake(key, f"must list each value once; got {shown(doubled)} twice")]
+    return None, mistakes
+
+
+def _range_mistakes(key: str, rule: Rule, raw: Mapping[str, object]) -> list[Mistake]:
+    if rule.kind in ("name", "switch"):
+        return [Mistake(key, f"must be a list of values or one of them, not a range; got {shown(dict(raw))}")]
+    number = Rule(rule.kind, low=rule.low, high=rule.high, is_high_open=rule.is_high_open)
+    mistakes = []
+    is_log = raw.get("log", False)
+    for end in ("low", "high"):
+        if end not in raw:
+            mistakes.append(Mistake(f"{key}.{end}", "is required in a range"))
+        elif text := number.wrong(raw[end]):
+            mistakes.append(Mistake(f"{key}.{end}", text))
+    if not isinstance(is_log, bool):
+        mistakes.append(Mistake(f"{key}.log", f"must be true or false; got {shown(is_log)}"))
+    mistakes += _step_mistakes(key, rule, raw)
+    low, high = raw.get("low"), raw.get("high")
+    if not mistakes and isinstance(low, int | float) and isinstance(high, int | float):
+        if (rule.is_low_open or is_log) and low <= 0:
+            when = "when log = true; " if is_log else "; "
+            mistakes.append(Mistake(f"{key}.low", f"must be > 0 {when}got {shown(low)}".replace(" ;", ";")))
+        if high < low:
+            mistakes.append(Mistake(f"{key}.high", f"must be >= low = {shown(low)}; got {shown(high)}"))
+    return mistakes + unknown_keys(f"{key}.", raw, [field.name for field in fields(Range)])
+
+
+def _step_mistakes(key: str, rule: Rule, raw: Mapping[str, object]) -> list[Mistake]:
+    step = raw.get("step")
+    if step is None:
+        return []
+    if text := Rule(rule.kind, is_low_open=True).wrong(step):
+        return [Mistake(f"{key}.step", text)]
+    if raw.get("log", False) is True:
+        return [Mistake(f"{key}.step", f"cannot go with log = true: list the values; got {shown(step)}")]
+    return []
+
+
+def _range(rule: Rule, raw: Mapping[str, object]) -> Range:
+    low, high, step = raw["low"], raw["high"], raw.get("step")
+    if rule.kind == "number":
+        low, high = float(low), float(high)  # type: ignore[arg-type]  # numbers: `_range_mistakes` found none
+        step = None if step is None else float(step)  # type: ignore[arg-type]
+    return Range(low, high, raw.get("log") is True, step)  # type: ignore[arg-type]
+
+
+def _value(rule: Rule, raw: object) -> Value:
+    if rule.kind == "number" and raw is not False:
+        return float(raw)  # type: ignore[arg-type]  # a number: the rule found nothing wrong
+    assert isinstance(raw, int | float | str)
+    return raw

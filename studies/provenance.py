@@ -1,0 +1,68 @@
+"""Under what a study was made: versions, machine, threads, the user's git commit. Nothing here is heavy to import."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import version
+
+_PACKAGES = ("dlcore", "torch", "numpy", "pandas", "scikit-learn", "optuna", "mlflow", "sqlalchemy")
+_DECIDES_BITS = ("python", "torch", "numpy", "scikit-learn", "optuna", "processor", "threads", "device")
+"""What the bits of a result depend on beside the spec and the data."""
+
+
+def environment(*, threads: int, device: str) -> dict[str, str]:
+    """Versions of what computes, the machine, and the commit of the folder that the command was given in.
+
+    Args:
+        threads: CPU threads of one operation.
+        device: Name of the device that trains.
+    """
+    found = {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+    found |= {
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "threads": str(threads),
+        "device": device,
+    }
+    if commit := _git_commit():
+        found["git_commit"] = commit
+    return found
+
+
+def changed(recorded: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """What differs of those things that the last bits of a result depend on, as "torch 2.12.0 -> 2.13.0"."""
+    return [
+        f"{name} {recorded.get(name, '?')} -> {now.get(name, '?')}"
+        for name in _DECIDES_BITS
+        if recorded.get(name) != now.get(name)
+    ]
+
+
+def _processor() -> str:
+    """Model name of the CPU: kernels are chosen, and sums ordered, by it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123 - a stream, not a file to read whole
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()
+
+
+def _git_commit() -> str | None:
+    """Commit of the working directory, with "-dirty" where tracked files differ; None outside a repository."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        answer = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() or None

@@ -1,0 +1,43 @@
+"""Which trial is best, and which ones nothing beats: pure functions of records."""
+
+import math
+from collections.abc import Sequence
+
+from studies.records import COMPLETE, PRUNED, Objective, TrialRecord
+
+
+def best_trial(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> TrialRecord | None:
+    """The best trial by the first objective; ties go to the lower val loss, then to the earlier number.
+
+    Trials that trained to their end come first; where there are none (a time budget can end a study before), the best
+    of those that were cut.
+    """
+    for state in (COMPLETE, PRUNED):
+        ranked = ranking([t for t in trials if t.state == state], objectives)
+        if ranked:
+            return ranked[0]
+    return None
+
+
+def ranking(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[TrialRecord]:
+    """Trials that have a finite value, from the best to the worst by the first objective."""
+    sign = -1.0 if objectives[0].direction == "maximize" else 1.0
+    valued = [t for t in trials if t.value is not None and math.isfinite(t.value)]
+
+    def place(trial: TrialRecord) -> tuple[float, float, int]:
+        val_loss = math.inf if trial.best_val_loss is None else trial.best_val_loss
+        return sign * (trial.value or 0.0), val_loss, trial.number
+
+    return sorted(valued, key=place)
+
+
+def pareto_front(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[TrialRecord]:
+    """COMPLETE trials that no other one dominates (never worse, better in one objective), best first objective first."""
+    complete = ranking([t for t in trials if t.state == COMPLETE], objectives)
+    return [t for t in complete if not any(_dominates(other, t, objectives) for other in complete)]
+
+
+def _dominates(left: TrialRecord, right: TrialRecord, objectives: Sequence[Objective]) -> bool:
+    pairs = list(zip(objectives, left.values or (), right.values or (), strict=True))
+    is_never_worse = not any(o.is_better(b, a) for o, a, b in pairs)
+    return is_never_worse and any(o.is_better(a, b) for o, a, b in pairs)

@@ -1,0 +1,166 @@
+"""What was asked and what was found: frozen rows of numbers, strings and paths that travel between floors."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Value = int | float | str | bool
+
+RUNNING = "RUNNING"
+WAITING = "WAITING"
+COMPLETE = "COMPLETE"
+PRUNED = "PRUNED"
+FAIL = "FAIL"
+STATES = (RUNNING, WAITING, COMPLETE, PRUNED, FAIL)
+FINISHED_STATES = (COMPLETE, PRUNED, FAIL)
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """One metric that the study is told, and whether more or less of it is better."""
+
+    metric: str
+    """A name in `dlcore.config.METRICS`, "loss" (val loss) or "n_parameters"."""
+    direction: str
+    """"maximize" or "minimize"."""
+
+    def is_better(self, left: float, right: float) -> bool:
+        """Whether `left` beats `right` strictly."""
+        return left > right if self.direction == "maximize" else left < right
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """Hyperparameters proposed for one trial, not yet trained."""
+
+    number: int
+    """Counts from 0 in a study."""
+    hyperparameters: Mapping[str, Value]
+    """All of them: the searched ones and those that the spec fixes."""
+    searched: tuple[str, ...]
+    """Names of the hyperparameters that the sampler chose (conditional ones only where they apply)."""
+    system_attrs: Mapping[str, object] = field(default_factory=dict)
+    """What the sampler noted with its trial; the next cohort's asking needs it."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """One point of a trial's curves."""
+
+    epoch: int
+    """Counts from 1."""
+    train_loss: float
+    val_loss: float
+    val_metric: float
+    """The objective's metric on val; the task's default metric where the objective is the loss."""
+    learning_rate: float
+    """Of the epoch's last step."""
+    finished_at: float
+    """Seconds since 1970, UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochDone:
+    """A trial finished an epoch; for whoever watches."""
+
+    number: int
+    epoch: EpochRecord
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """The stored facts of one trial."""
+
+    number: int
+    state: str
+    """One of `STATES`."""
+    hyperparameters: Mapping[str, Value]
+    searched: tuple[str, ...]
+    cohort: int
+    """Id of the cohort that it was claimed with."""
+    n_parameters: int
+    """Weights and biases of its network."""
+    values: tuple[float, ...] | None = None
+    """One per objective: at the best epoch (COMPLETE), at the last reported rung (PRUNED, one objective)."""
+    reason: str | None = None
+    """Why it failed or was pruned."""
+    rungs: Mapping[int, float] = field(default_factory=dict)
+    """Epoch of a rung -> best value of the first objective up to it."""
+    curve: tuple[EpochRecord, ...] = ()
+    best_epoch: int | None = None
+    best_val_loss: float | None = None
+    """Val loss at the best epoch; breaks ties between trials."""
+    started_at: float | None = None
+    """Seconds since 1970, UTC: the start of its population."""
+    finished_at: float | None = None
+    duration_s: float | None = None
+    """From its population's start to its own end, on a monotonic clock."""
+    samples_per_s: float | None = None
+    """Training rows seen per second of its own training."""
+    engine: str = "loop"
+    population_size: int = 1
+    device: str = ""
+    """Name of the device as the vendor gives it."""
+    peak_memory_bytes: int | None = None
+    """Of the population on its device; None where the device does not tell."""
+    system_attrs: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def value(self) -> float | None:
+        """The first objective's value."""
+        return self.values[0] if self.values else None
+
+    @property
+    def best(self) -> EpochRecord | None:
+        """The point of the curve at the best epoch."""
+        return self.curve[self.best_epoch - 1] if self.best_epoch else None
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFacts:
+    """What is fixed when a study is created."""
+
+    name: str
+    uuid: str
+    """32 hexadecimal digits; names the study wherever a name could be taken again."""
+    spec: Mapping[str, object]
+    """The whole spec with its defaults, as plain data."""
+    objectives: tuple[Objective, ...]
+    task: str
+    curve_metric: str
+    """Metric of `EpochRecord.val_metric`."""
+    cohort_size: int
+    n_features: int
+    n_outputs: int
+    data_name: str
+    data_fingerprint: str
+    """sha256 of the table and its split."""
+    environment: Mapping[str, str]
+    """Versions, machine, threads, git commit at creation."""
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Winner:
+    """The best trial, trained again, measured on test, and written to disk."""
+
+    number: int
+    values: tuple[float, ...]
+    hyperparameters: Mapping[str, Value]
+    n_parameters: int
+    val_metrics: Mapping[str, float]
+    test_metrics: Mapping[str, float]
+    export_dir: str
+    onnx_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class StudySummary:
+    """What `studies list` and `studies show` say of a study."""
+
+    facts: StudyFacts
+    states: Mapping[str, int]
+    best: TrialRecord | None
+    front: tuple[TrialRecord, ...]
+    """Best trials of a study with several objectives (the Pareto front); else empty."""
+    winner: Winner | None
+    last_activity: float

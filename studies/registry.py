@@ -1,0 +1,208 @@
+"""The winner in MLflow's model registry: one version per export, and the alias `champion` on the newest.
+
+MLflow's client is needed here and nowhere else, and works in a process of its own: its import would hold the
+study's interpreter for 2 s, its settings are read from the environment, and it can be ended at any moment.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from studies.mlflow_rest import Refused, Unreachable
+from studies.records import Winner
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.models import ModelSignature
+
+ALIAS = "champion"
+SHA_TAG = "dlcore.onnx_sha256"
+TIMEOUT_S = 300.0
+POLL_S = 0.2
+DECLINED, AWAY = 3, 4
+"""Exit codes of the registering process."""
+
+SETTINGS: Mapping[str, str] = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_TRUNCATE_LONG_VALUES": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # it would repeat the creation of a version whose reply was lost
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_ALLOW_HTTP_REDIRECTS": "false",
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+    "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "PYTHONWARNINGS": "ignore",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be registered, and where."""
+
+    address: str
+    name: str
+    """Of the study, and so of the model."""
+    uuid: str
+    winner: Winner
+    run_id: str
+    """The study's run; the export becomes its artifact."""
+    input_example: Mapping[str, list[float]] | None = None
+    """Some rows as columns; None takes the row of training medians from the manifest."""
+
+
+def register_elsewhere(request: Request, is_cancelled: Callable[[], bool]) -> None:
+    """Register in another process, and wait for it; a second call with the same export changes nothing.
+
+    Raises:
+        Unreachable: the server did not answer, or not in time, or the call was cancelled.
+        Refused: the server or MLflow declined; the message says why.
+    """
+    no_proxy = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1,localhost"]))
+    source = str(Path(__file__).resolve().parents[1])
+    path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
+    environment = os.environ | dict(SETTINGS) | {"NO_PROXY": no_proxy, "no_proxy": no_proxy, "PYTHONPATH": path}
+    with subprocess.Popen(
+        [sys.executable, "-m", "studies.registry"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment,
+        text=True,
+    ) as process:
+        _feed(process, json.dumps(asdict(request)), is_cancelled)
+
+
+def _feed(process: subprocess.Popen[str], data: str, is_cancelled: Callable[[], bool]) -> None:
+    """Give the process its request, and wait for its end."""
+    text: str | None = data
+    for _ in range(int(TIMEOUT_S / POLL_S)):
+        try:
+            _, said = process.communicate(text, timeout=POLL_S)
+        except subprocess.TimeoutExpired:
+            text = None  # is handed over by now
+            if is_cancelled():
+                break
+            continue
+        if process.returncode == 0:
+            return
+        last = said.strip().splitlines()[-1] if said.strip() else f"exit code {process.returncode}"
+        if process.returncode == AWAY:
+            raise Unreachable(f"the winner could not be registered: {last}")
+        raise Refused("REGISTRATION_FAILED", f"the winner could not be registered: {last}")
+    process.kill()
+    raise Unreachable("the registration of the winner was cut off")
+
+
+def register(request: Request) -> str:
+    """Register in this process, which must have the environment `SETTINGS`; return the version.
+
+    Nothing is done twice: an export that has a version already only gets the alias.
+    """
+    from mlflow import MlflowClient  # costs 2 s, and reads the environment
+
+    client = MlflowClient(request.address, request.address)
+    name, winner = request.name, request.winner
+    known = [v for v in client.search_model_versions(f"name='{name}'") if v.tags.get(SHA_TAG) == winner.onnx_sha256]
+    number = str(known[0].version) if known else _new_version(client, request)
+    if str(client.get_registered_model(name).aliases.get(ALIAS)) != number:
+        client.set_registered_model_alias(name, ALIAS, number)
+    return number
+
+
+def _new_version(client: "MlflowClient", request: Request) -> str:
+    """Upload the export and the model around it, and create the version."""
+    from mlflow.exceptions import MlflowException
+
+    name, winner = request.name, request.winner
+    folder = Path(winner.export_dir)
+    # One folder per export: a version keeps its files when a later winner comes.
+    place = f"model-{winner.onnx_sha256[:12]}"
+    with tempfile.TemporaryDirectory() as scratch:
+        _save_model(Path(scratch) / place, folder, request.input_example)
+        client.log_artifacts(request.run_id, str(Path(scratch) / place), place)
+    client.log_artifacts(request.run_id, str(folder), "export")
+    tags = {SHA_TAG: winner.onnx_sha256, "dlcore.study": request.uuid, "dlcore.trial": str(winner.number)}
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    source = f"{client.get_run(request.run_id).info.artifact_uri}/{place}"
+    created = client.create_model_version(name, source, request.run_id, tags=tags, await_creation_for=0)
+    return str(created.version)
+
+
+def _save_model(target: Path, export: Path, rows: Mapping[str, list[float]] | None) -> None:
+    """Write the export as an MLflow model: a script around onnxruntime, no pickle."""
+    import mlflow.pyfunc
+    import pandas as pd
+
+    manifest = json.loads((export / "model.json").read_text(encoding="utf-8"))
+    if rows is None:
+        names, medians = manifest["feature_names"], manifest.get("preprocessing", {}).get("fill", [])
+        rows = {column: [float(fill)] for column, fill in zip(names, medians, strict=len(medians) > 0)}
+    mlflow.pyfunc.save_model(
+        str(target),
+        python_model=str(Path(__file__).with_name("served_model.py")),
+        artifacts={"export": str(export)},
+        signature=_signature(export, manifest),
+        input_example=pd.DataFrame(rows) if rows else None,
+        # Versions that are installed: MLflow would import everything to find out by itself.
+        pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", "numpy", "onnxruntime", "pandas")],
+    )
+
+
+def _signature(export: Path, manifest: Mapping[str, Any]) -> "ModelSignature":
+    """What goes in and what comes out, as the graph says."""
+    import onnxruntime
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    session = onnxruntime.InferenceSession(str(export / "model.onnx"), providers=["CPUExecutionProvider"])
+    types = {"float": "float", "double": "double", "int64": "long", "string": "string", "bool": "boolean"}
+
+    def columns(nodes: list[Any], names: Mapping[str, str]) -> "Schema":
+        ours = {graph_name: name for name, graph_name in names.items()}
+        return Schema(
+            [ColSpec(types[node.type[len("tensor(") : -1]], ours.get(node.name, node.name)) for node in nodes]
+        )
+
+    return ModelSignature(
+        columns(session.get_inputs(), manifest.get("inputs", {})),
+        columns(session.get_outputs(), manifest.get("outputs", {})),
+    )
+
+
+def main() -> int:
+    """Read a request from standard input, and carry it out."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    data = json.load(sys.stdin)
+    try:
+        register(Request(**{**data, "winner": Winner(**data["winner"])}))
+    except (RequestException, ConnectionError) as error:
+        print(type(error).__name__, error, file=sys.stderr)
+        return AWAY
+    except MlflowException as error:
+        print(str(error).replace("\n", " "), file=sys.stderr)
+        # Without a reply from the server, MLflow's client has no code but its own default.
+        return AWAY if error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE") else DECLINED
+    except (OSError, KeyError, ValueError) as error:
+        print(type(error).__name__, error, file=sys.stderr)
+        return DECLINED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

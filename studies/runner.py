@@ -1,0 +1,242 @@
+"""A study from its spec to its export: the seven steps, in order.
+
+1 spec, 2 data, 3 ask, 4 train, 5 record, 6 mirror, 7 export. Steps 3 to 6 repeat until the budget is spent. The mirror
+works in a thread of its own: nobody waits for the tracking server until everything else is done.
+"""
+
+import shutil
+import signal
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from dlcore.data import load_splits
+from dlcore.tasks import curve_metric
+from studies import best, server
+from studies.cohort import Trainer
+from studies.display import Display, Tally, study_page
+from studies.errors import SpecChanged, UserError
+from studies.home import Home, drive
+from studies.records import FINISHED_STATES, EpochDone, Objective, StudyFacts, TrialRecord
+from studies.search import Search
+from studies.spec import StudySpec, cohort_size, differences, resolved_objectives
+from studies.storage import Storage
+from studies.tracking import Mirror
+
+_FREE_BYTES = 100 * 2**20
+"""Room that the home's disk must have before a study starts: its databases, artifacts and export."""
+_PATIENCE_S = 5.0
+"""How long the end of a run waits for a tracking server that does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run leaves behind, for the summary."""
+
+    facts: StudyFacts
+    trials: tuple[TrialRecord, ...]
+    """All trials of the study, without curves."""
+    n_new: int
+    """Trials that this run finished."""
+    seconds: float
+    export: best.Export
+    page: str | None
+    """Address of the study's page in MLflow; None where no server answered."""
+
+
+class Run:
+    """One study, driven by this process."""
+
+    def __init__(self, spec: StudySpec, home: Home, storage: Storage, display: Display) -> None:
+        """Load the data and check all that can fail early; nothing is written yet.
+
+        Raises:
+            DlcoreError: The data cannot be read, or the device is not there.
+            UserError: The spec differs from the stored one, its metric does not fit the task, the disk is full.
+        """
+        self.home, self.storage, self.display = home, storage, display
+        free = shutil.disk_usage(home.root).free
+        if free < _FREE_BYTES:
+            raise UserError(f"{home.root} must have {_FREE_BYTES // 2**20} MB free; it has {free // 2**20} MB")
+        stored = storage.facts(spec.study)
+        if stored is not None and (changes := differences(stored.spec, spec.to_dict())):
+            raise SpecChanged(
+                f'study "{spec.study}" is in the database with another spec; only its budget may change:\n'
+                + "\n".join(f"  {change}" for change in changes)
+                + "\nGive the new spec another name, or take the changes back."
+            )
+        self.spec = spec
+        self.splits = load_splits(spec.data_config(), spec.seed)
+        objectives = resolved_objectives(spec, self.splits.task)
+        self.trainer = Trainer(spec, objectives, self.splits)
+        self.facts = stored or self._new_facts(objectives)
+        if self.facts.data_fingerprint != self.splits.fingerprint:
+            raise UserError(
+                f'the data of study "{spec.study}" changed since it began ({self.splits.name}); '
+                "put the old file back, or give the spec another name"
+            )
+        self._is_new = stored is None
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds of training that earlier runs of the study took."""
+        return 0.0 if self._is_new else self.storage.spent_s(self.facts.name)
+
+    def plan(self) -> str:
+        """What is about to happen, in a few lines."""
+        spec, splits = self.spec, self.splits
+        budget = [f"{spec.budget.trials} trials"] if spec.budget.trials is not None else []
+        budget += [f"{spec.budget.seconds:g} s"] if spec.budget.seconds is not None else []
+        rungs = self.trainer.rungs
+        stops = f", rungs at {', '.join(map(str, rungs))}" if rungs else ""
+        rows = ", ".join(f"{name} {len(getattr(splits, name).x):,}" for name in ("train", "val", "test"))
+        lines = [
+            f"study   {spec.study}: {' or '.join(budget)}, {spec.search.sampler} in cohorts of "
+            f"{self.facts.cohort_size}, {spec.training.epochs} epochs{stops}",
+            f"data    {splits.name}: {splits.task}, {splits.n_features} features, rows {rows}",
+            f"device  {self.trainer.device_name}",
+            f"home    {self.home.root}",
+        ]
+        return "\n".join([*lines, *(f"note    {note}" for note in splits.notes)])
+
+    def execute(self, deadline: float | None) -> Outcome:
+        """Search until the budget is spent, then export the winner and wait for the mirror.
+
+        Args:
+            deadline: `time.monotonic()` at which no training goes on; None is no limit.
+        """
+        started = time.monotonic()
+        with drive(self.home, self.facts.name), _terminable():
+            if self._is_new:
+                self.storage.create_study(self.facts)
+            else:
+                self.storage.store_spec(self.facts.name, self.spec.to_dict())
+            mirror = open_mirror(self.home, self.storage, self.facts)
+            try:
+                mirror.start()
+                outcome = self._execute(mirror, started, deadline)
+            except KeyboardInterrupt:
+                self.display.end()
+                self.storage.release(self.facts.name)
+                mirror.finish("KILLED", 2.0)
+                raise
+            finally:
+                mirror.close()
+        return outcome
+
+    def _execute(self, mirror: Mirror, started: float, deadline: float | None) -> Outcome:
+        search = Search(self.storage, self.spec, self.facts, self.trainer.count_parameters)
+        if search.released:
+            numbers = ", ".join(map(str, search.released))
+            self.display.note(f"trials {numbers} were cut off when the study was last stopped; they are trained again")
+        before = sum(t.state in FINISHED_STATES for t in search.trials)
+        mirror.put([t.number for t in search.trials if t.state in FINISHED_STATES])
+        self.display.begin(Tally(self.facts, self.spec.budget.trials, self.spec.training.epochs, search.trials))
+        try:
+            self._search(search, mirror, deadline)
+        finally:
+            self.display.end()
+        n_new = sum(t.state in FINISHED_STATES for t in search.trials) - before
+        export = self.export(None, None)
+        mirror.register(export.winner)
+        page = self._finish(mirror)
+        return Outcome(self.facts, tuple(search.trials), n_new, time.monotonic() - started, export, page)
+
+    def _search(self, search: Search, mirror: Mirror, deadline: float | None) -> None:
+        while deadline is None or time.monotonic() < deadline:
+            cohort = search.next_cohort()
+            if cohort is None:
+                return
+            numbers = [s.number for s in cohort.suggestions]
+            mirror.show({"cohort": cohort.id, "trials": f"{numbers[0]}-{numbers[-1]}"})
+            trained, began = [], time.monotonic()
+            earlier = [t for t in search.trials if t.state in FINISHED_STATES]
+            for event in self.trainer.train(cohort.suggestions, cohort.id, earlier, deadline):
+                if isinstance(event, EpochDone):
+                    self.display.epoch(event)
+                else:
+                    trained.append(event)
+            search.tell(trained, time.monotonic() - began)
+            mirror.put([t.number for t in trained])
+            self.display.trials(trained)
+
+    def export(self, number: int | None, folder: Path | None) -> best.Export:
+        """Export a trial (the best one where `number` is None) to a folder (its place in the home where None)."""
+        trial, is_best = best.choose(self.storage, self.facts, number)
+        place = self.facts.name if is_best else f"{self.facts.name}-trial-{trial.number}"
+        target = folder or self.home.exports / place
+        export = best.export(trial, self.facts, self.trainer, self.splits, (target, is_best))
+        if is_best:
+            n_finished = sum(n for state, n in self.storage.states(self.facts.name).items() if state in FINISHED_STATES)
+            self.storage.store_winner(self.facts.name, export.winner, n_finished)
+        if export.warning:
+            self.display.note(f"warning: {export.warning}")
+        return export
+
+    def _finish(self, mirror: Mirror) -> str | None:
+        """Wait for the mirror as long as it moves; a server that does not answer gets five seconds.
+
+        Returns:
+            Address of the study's page in MLflow; None where no server answered.
+        """
+        is_done = mirror.finish("FINISHED", _PATIENCE_S)
+        while not is_done and mirror.error is None:
+            self.display.note(
+                f"{mirror.pending} trials are on their way to MLflow; Ctrl-C leaves them to `studies track`"
+            )
+            is_done = mirror.finish("FINISHED", _PATIENCE_S)
+        if not is_done:
+            self.display.note(
+                f"warning: MLflow lacks {mirror.pending} trials ({mirror.error}); "
+                f"`studies track {self.facts.name}` brings it in line"
+            )
+        if mirror.address is None or mirror.experiment_id is None:
+            return None
+        self.storage.store_mirror(self.facts.name, mirror.address, mirror.experiment_id)
+        return study_page(mirror.address, mirror.experiment_id)
+
+    def _new_facts(self, objectives: tuple[Objective, ...]) -> StudyFacts:
+        return StudyFacts(
+            name=self.spec.study,
+            uuid=uuid.uuid4().hex,
+            spec=self.spec.to_dict(),
+            objectives=objectives,
+            task=self.splits.task,
+            curve_metric=curve_metric(self.splits.task, objectives[0].metric),
+            cohort_size=cohort_size(self.spec),
+            n_features=self.splits.n_features,
+            n_outputs=self.splits.n_outputs,
+            data_name=self.splits.name,
+            data_fingerprint=self.splits.fingerprint,
+            environment=self.trainer.environment,
+            created_at=time.time(),
+        )
+
+
+def open_mirror(home: Home, storage: Storage, facts: StudyFacts) -> Mirror:
+    """A mirror of one study: at the address that the user names, or at the home's own server, started if need be."""
+
+    def address() -> str:
+        if home.tracking_uri is not None:
+            return home.tracking_uri
+        return server.find_or_start(home.root).address
+
+    return Mirror(address, facts, lambda numbers: storage.records(facts.name, numbers, has_curves=True))
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a study as Ctrl-C does: its trials go back, and the same command goes on."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

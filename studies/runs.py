@@ -1,0 +1,201 @@
+"""What MLflow shows of a study and its trials: records -> names, tags, params and metrics; pure functions.
+
+Everything is a function of the records alone, times included, so that writing it twice changes no row: MLflow's
+key of a metric is run, key, timestamp, step and value.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from studies.records import COMPLETE, FAIL, PRUNED, Objective, StudyFacts, TrialRecord
+
+STATUS = {COMPLETE: "FINISHED", PRUNED: "KILLED", FAIL: "FAILED"}
+# Limits of MLflow 3 (mlflow/utils/validation.py).
+KEY_LENGTH = 250
+PARAM_LENGTH = 6000
+TAG_LENGTH = 8000
+NOT_IN_KEYS = re.compile(r"[^\w\-.: ]", re.ASCII)  # MLflow takes "/", but then wants a normal path
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One point of one metric of a run."""
+
+    key: str
+    value: float
+    timestamp: int
+    """Milliseconds since 1970, UTC."""
+    step: int
+    """The epoch for curves, the number of finished trials for the running best, else 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRun:
+    """The run of one trial."""
+
+    number: int
+    key: str
+    """Names the trial in all of MLflow: "<study uuid>:<number>"."""
+    name: str
+    status: str
+    start_ms: int
+    end_ms: int
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    metrics: tuple[Metric, ...]
+    checksum: str
+    """sha256 of all of the above; as a tag it says that the run is whole."""
+
+
+def trial_run(facts: StudyFacts, record: TrialRecord) -> TrialRun:
+    """Return what MLflow shows of a finished trial."""
+    start_ms = milliseconds(record.started_at if record.started_at is not None else facts.created_at)
+    end_ms = milliseconds(record.finished_at) if record.finished_at is not None else start_ms
+    points = [*_curves(facts, record), *_single_metrics(facts, record, end_ms)]
+    metrics = tuple(point for point in points if is_finite(point))
+    key, name = trial_key(facts, record.number), f"trial-{record.number:04d}"
+    tags = {
+        "dlcore.key": key,
+        "dlcore.state": record.state,
+        "dlcore.reason": record.reason or "",
+        "dlcore.cohort": str(record.cohort),
+        "dlcore.engine": record.engine,
+        "dlcore.device": record.device,
+        "dlcore.searched": ", ".join(record.searched),
+        "dlcore.not_finite": _not_finite(points),
+    }
+    params = {to_key(name): str(value)[:PARAM_LENGTH] for name, value in record.hyperparameters.items()}
+    tags = {name: value[:TAG_LENGTH] for name, value in tags.items() if value}
+    status = STATUS[record.state]
+    flat = [(point.key, point.value, point.timestamp, point.step) for point in metrics]
+    text = json.dumps([key, name, status, start_ms, end_ms, params, tags, flat], sort_keys=True)
+    checksum = hashlib.sha256(text.encode()).hexdigest()
+    return TrialRun(record.number, key, name, status, start_ms, end_ms, params, tags, metrics, checksum)
+
+
+def _curves(facts: StudyFacts, record: TrialRecord) -> Iterator[Metric]:
+    for point in record.curve:
+        at = milliseconds(point.finished_at)
+        yield Metric("train_loss", point.train_loss, at, point.epoch)
+        yield Metric("val_loss", point.val_loss, at, point.epoch)
+        if facts.curve_metric != "loss":
+            yield Metric(f"val_{facts.curve_metric}", point.val_metric, at, point.epoch)
+        yield Metric("learning_rate", point.learning_rate, at, point.epoch)
+
+
+def _single_metrics(facts: StudyFacts, record: TrialRecord, at: int) -> Iterator[Metric]:
+    """One number per run. The value has its metric's plain name: sort the trials by that column."""
+    single: dict[str, float | None] = {
+        "n_parameters": record.n_parameters,
+        "epochs": len(record.curve),
+        "best_epoch": record.best_epoch,
+        "best_val_loss": record.best_val_loss,
+        "duration_s": record.duration_s,
+        "samples_per_s": record.samples_per_s,
+        "peak_memory_bytes": record.peak_memory_bytes,
+        "population_size": record.population_size,
+    }
+    for objective, value in zip(facts.objectives, record.values or (), strict=False):
+        single[objective.metric] = value
+    for key, number in single.items():
+        if number is not None:
+            yield Metric(key, float(number), at, 0)
+
+
+def _not_finite(points: Sequence[Metric]) -> str:
+    """Which points were left out: MLflow would store infinity as 1.8e308 and NaN as 0."""
+    steps: dict[str, list[int]] = {}
+    for point in points:
+        if not is_finite(point):
+            steps.setdefault(point.key, []).append(point.step)
+    return "; ".join(f"{key} at {', '.join(map(str, found))}" for key, found in steps.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the running best needs of one finished trial."""
+
+    is_complete: bool
+    values: tuple[float, ...]
+    """One per objective; empty if there is none."""
+    end_ms: int
+
+
+def running_best(objectives: Sequence[Objective], outcomes: Mapping[int, Outcome]) -> Iterator[Metric]:
+    """Yield the best value after the first 1, 2, 3, ... trials, as far as none of them is missing.
+
+    Counted in the order of numbers and not of finishing, so that it is the same after a crash.
+    """
+    best: dict[str, float] = {}
+    at = 0
+    for number in range(len(outcomes)):
+        if number not in outcomes:
+            return
+        outcome = outcomes[number]
+        at = max(at, outcome.end_ms)
+        if outcome.is_complete:
+            for objective, value in zip(objectives, outcome.values, strict=False):
+                name = objective.metric
+                if name not in best or objective.is_better(value, best[name]):
+                    best[name] = value
+        for name, value in best.items():
+            yield Metric(f"best_{name}", value, at, number + 1)
+
+
+def study_params(facts: StudyFacts) -> dict[str, str]:
+    """The spec, flattened; a value too long for a param stands in spec.json only."""
+    flat = flattened(facts.spec)
+    # The budget may be raised later, and a param can never change: it is a tag.
+    return {key: text for key, text in flat.items() if len(text) <= PARAM_LENGTH and not key.startswith("budget")}
+
+
+def study_tags(facts: StudyFacts) -> dict[str, str]:
+    """Tags of the study's parent run."""
+    budget = {key: text for key, text in flattened(facts.spec).items() if key.startswith("budget")}
+    environment = {to_key(f"dlcore.{key}"): str(value) for key, value in facts.environment.items()}
+    tags = {
+        **environment,
+        **{f"dlcore.{key}": text for key, text in budget.items()},
+        "dlcore.study": facts.uuid,
+        "dlcore.name": facts.name,
+        "dlcore.task": facts.task,
+        "dlcore.data": facts.data_name,
+        "dlcore.data_fingerprint": facts.data_fingerprint,
+        "dlcore.objective": ", ".join(f"{goal.direction} {goal.metric}" for goal in facts.objectives),
+        "dlcore.cohort_size": str(facts.cohort_size),
+    }
+    return {key: text[:TAG_LENGTH] for key, text in tags.items() if text}
+
+
+def flattened(data: object, prefix: str = "") -> dict[str, str]:
+    """Nested tables as "a.b.c" -> text; lists as JSON."""
+    if isinstance(data, Mapping):
+        flat: dict[str, str] = {}
+        for key, value in data.items():
+            flat |= flattened(value, f"{prefix}.{key}" if prefix else str(key))
+        return flat
+    return {to_key(prefix): data if isinstance(data, str) else json.dumps(data, default=str)}
+
+
+def is_finite(point: Metric) -> bool:
+    """Whether MLflow can hold the point as it is."""
+    return math.isfinite(point.value)
+
+
+def trial_key(facts: StudyFacts, number: int) -> str:
+    """The name of a trial in all of MLflow."""
+    return f"{facts.uuid}:{number}"
+
+
+def to_key(text: str) -> str:
+    """A key that MLflow takes: other characters become "_", and the end is cut off."""
+    return NOT_IN_KEYS.sub("_", text)[:KEY_LENGTH].strip(". ") or "_"
+
+
+def milliseconds(seconds: float) -> int:
+    """Seconds since 1970 as MLflow counts."""
+    return round(seconds * 1000)

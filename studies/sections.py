@@ -1,0 +1,146 @@
+"""The sections of a spec: which keys each one has, their types, defaults and bounds.
+
+What must hold between the keys of one section or of several is checked in `studies.spec`.
+"""
+
+import re
+from functools import partial
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from dlcore.config import METRICS, OPTIMIZERS, SCHEDULES, SKLEARN_SETS, TASKS
+from studies.mistakes import must_be_one_of, shown
+
+SAMPLERS = ("tpe", "random", "grid", "qmc", "gp", "nsga2")
+PRUNERS = ("median", "percentile", "patient", "threshold", "hyperband")
+OBJECTIVES = (*METRICS, "loss", "n_parameters")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+ENGINES = ("loop",)
+STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+"""What may become a file name, an MLflow name and an SQL value without any quoting; ".." is refused beside it."""
+
+
+def _name_in(names: tuple[str, ...], value: str) -> str:
+    if value not in names:
+        raise ValueError(must_be_one_of(value, names))
+    return value
+
+
+def study_name(value: str) -> str:
+    """The name itself, if it may name a study."""
+    if not STUDY_NAME.fullmatch(value) or ".." in value:
+        raise ValueError(
+            'must be 1 to 100 of the characters A-Z a-z 0-9 _ . -, begin with a letter or digit and hold no ".."; '
+            f"got {shown(value)}"
+        )
+    return value
+
+
+def _false_is_off(value: object) -> object:
+    return None if value is False else value
+
+
+def _texts(value: object) -> object:
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+def _objective_list(value: object) -> object:
+    if value is None:
+        return ()
+    entries = value if isinstance(value, list | tuple) else [value]
+    return tuple({"metric": entry} if isinstance(entry, str) else entry for entry in entries)
+
+
+def _one_of(names: tuple[str, ...]) -> AfterValidator:
+    return AfterValidator(partial(_name_in, names))
+
+
+_Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+_Off = BeforeValidator(_false_is_off)
+
+
+class Section(BaseModel):
+    """A table of the spec: no unknown keys, no guessing of types, no infinite numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class ObjectiveSection(Section):
+    """One objective as the spec names it."""
+
+    metric: Annotated[str, _one_of(OBJECTIVES)]
+    direction: Annotated[str, _one_of(("maximize", "minimize"))] | None = None
+
+
+class ObjectiveList(Section):
+    """What the sampler is told of a trial."""
+
+    objectives: Annotated[tuple[ObjectiveSection, ...], BeforeValidator(_objective_list)] = Field(
+        default=(), alias="objective"
+    )
+    """Empty: the task's default, once the task is known. In TOML a metric's name, a table, or a list of either."""
+
+
+class Budget(Section):
+    """What the user grants."""
+
+    trials: int = Field(default=64, ge=1, le=1_000_000)
+    """In all, not more: a finished study that runs again does nothing."""
+    seconds: float | None = Field(default=None, gt=0)
+    """Of one command; None is no limit."""
+
+
+class Halving(Section):
+    """Who goes on at each rung: the best 1 / reduction_factor."""
+
+    first_rung: int = Field(default=5, ge=1)
+    """Epoch of rung 0."""
+    reduction_factor: int = Field(default=3, ge=2, le=1_000)
+
+
+class Search(Section):
+    """How hyperparameters are proposed, and who is stopped early."""
+
+    sampler: Annotated[str, _one_of(SAMPLERS)] = "tpe"
+    halving: Annotated[Halving | None, _Off] = None
+    """As the spec says it; `StudySpec.ladder` knows the default too."""
+    pruner: Annotated[str, _one_of(PRUNERS)] | None = None
+    prune_below: float | None = None
+    """`threshold` prunes a trial whose first objective is below it at a rung."""
+    prune_above: float | None = None
+    """`threshold` prunes a trial whose first objective is above it at a rung."""
+    cohort: int | None = Field(default=None, ge=1, le=100_000)
+    """Trials asked together; None is `cohort_size`'s default."""
+    max_parameters: int | None = Field(default=None, ge=1)
+    """Weights and biases that a network may have; larger suggestions are made narrower, then shallower."""
+
+
+class DataSection(Section):
+    """Which table, and its split."""
+
+    source: Annotated[str, _one_of(tuple(f"sklearn:{name}" for name in SKLEARN_SETS))] | None = None
+    path: str | None = None
+    """Absolute, once the spec is read."""
+    target: _Texts = ()
+    task: Annotated[str, _one_of(("auto", *TASKS))] = "auto"
+    drop: _Texts = ()
+    val_fraction: float = Field(default=0.2, gt=0, lt=1)
+    test_fraction: float = Field(default=0.2, gt=0, lt=1)
+
+
+class Training(Section):
+    """How every trial trains, apart from what is searched; each key as in `dlcore.config.TrainConfig`."""
+
+    epochs: int = Field(default=40, ge=1, le=100_000)
+    batch_size: int = Field(default=128, ge=1, le=1_000_000)
+    patience: Annotated[Annotated[int, Field(ge=1)] | None, _Off] = 16
+    optimizer: Annotated[str, _one_of(OPTIMIZERS)] = "sgd"
+    schedule: Annotated[str, _one_of(SCHEDULES)] = "constant"
+    warmup_epochs: int = Field(default=0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, le=1_000)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    nesterov: bool = False
+    clip_norm: Annotated[Annotated[float, Field(gt=0)] | None, _Off] = None
+    device: Annotated[str, _one_of(DEVICES)] = "auto"
+    engine: Annotated[str, _one_of(ENGINES)] = "loop"

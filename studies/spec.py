@@ -1,0 +1,288 @@
+"""The user's TOML file -> a checked `StudySpec`; all mistakes of a spec are said in one message.
+
+The keys of each section are in `studies.sections`, the hyperparameters in `studies.hyperparameters`, what must hold
+between keys in `studies.spec_rules`. Nothing here imports torch, Optuna or MLflow: a wrong spec is answered at once.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from dlcore.config import DEFAULT_METRIC, LOWER_IS_BETTER, DataConfig, metrics_of
+from studies import spec_rules
+from studies.errors import SpecError
+from studies.hyperparameters import FIXED, RULES, Setting, default_space, is_searched, only_value, plain, read_settings
+from studies.mistakes import Mistake, from_pydantic, message, must_be_one_of, shown
+from studies.records import Objective, Value
+from studies.sections import (
+    Budget,
+    DataSection,
+    Halving,
+    ObjectiveList,
+    ObjectiveSection,
+    Search,
+    Section,
+    Training,
+    study_name,
+)
+
+_MAX_BYTES = 1_000_000
+_LEARNS_FROM_COMPLETE_ONLY = ("gp", "nsga2")
+
+
+_Model = TypeVar("_Model", bound=Section)
+
+
+class StudySpec(ObjectiveList):
+    """One study as its user wants it: checked, with every default known."""
+
+    study: Annotated[str, AfterValidator(study_name)]
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    budget: Budget = Budget()
+    search: Search = Search()
+    data: DataSection
+    training: Training = Training()
+    search_space: Mapping[str, Any]
+    """Name -> `studies.hyperparameters.Setting`, in the order of `RULES`; the default space where the spec has none."""
+
+    @property
+    def ladder(self) -> Halving | None:
+        """The rungs of halving or of a pruner; None where no trial is stopped early."""
+        if self.search.pruner is not None:
+            return Halving()
+        if "halving" in self.search.model_fields_set:
+            return self.search.halving
+        is_on = self.search.sampler not in _LEARNS_FROM_COMPLETE_ONLY and self.training.epochs > Halving().first_rung
+        return Halving() if is_on else None
+
+    @property
+    def searched(self) -> dict[str, Setting]:
+        """The hyperparameters that leave something to choose, in the order of `RULES`."""
+        return {name: setting for name, setting in self.search_space.items() if is_searched(setting)}
+
+    @property
+    def fixed(self) -> dict[str, Value]:
+        """Values of the others; no `learning_rate` where nobody gave one: it depends on a trial's optimizer."""
+        values: dict[str, Value] = dict(FIXED)
+        for name in RULES.keys() & Training.model_fields.keys():
+            value = getattr(self.training, name)
+            values[name] = False if value is None else value
+        single = {name: only_value(s) for name, s in self.search_space.items() if not is_searched(s)}
+        return {name: value for name, value in (values | single).items() if name not in self.searched}
+
+    def data_config(self) -> DataConfig:
+        """`[data]` as dlcore wants it."""
+        return DataConfig(**self.data.model_dump())
+
+    def warnings(self) -> tuple[str, ...]:
+        """What is allowed, and probably not wanted."""
+        if self.search.sampler in _LEARNS_FROM_COMPLETE_ONLY and self.ladder is not None:
+            return (
+                f'sampler = "{self.search.sampler}" learns from finished trials only: those that halving or a pruner '
+                "stops teach it nothing; halving = false lets all of them finish",
+            )
+        return ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able data with every default filled in; `spec_from_dict` reads it back."""
+        data: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
+        data["objective"] = data["objective"] or None
+        ladder = None if self.search.pruner is not None else self.ladder
+        data["search"]["halving"] = False if ladder is None else ladder.model_dump()
+        for name in ("patience", "clip_norm"):
+            data["training"][name] = data["training"][name] or False
+        data["search_space"] = {name: plain(setting) for name, setting in self.search_space.items()}
+        for name in self.search_space.keys() & data["training"].keys():
+            del data["training"][name]  # the search space says it
+        return data
+
+
+def load_spec(path: Path) -> StudySpec:
+    """Read and check a spec file.
+
+    Raises:
+        SpecError: It cannot be read, is no TOML, or has mistakes: all of them.
+    """
+    try:
+        if not path.is_file():
+            raise SpecError(
+                f"{path}: there is no such file; give the path of a TOML file or one of {', '.join(bundled())}"
+            )
+        if path.stat().st_size > _MAX_BYTES:
+            raise SpecError(f"{path}: a spec may have {_MAX_BYTES} bytes at most; this file has {path.stat().st_size}")
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: must be a readable UTF-8 text file; {error}") from error
+    return parse_spec(text, path.name, path.parent)
+
+
+def parse_spec(text: str, name_of_file: str, folder: Path | None = None) -> StudySpec:
+    """Check the text of a spec.
+
+    Args:
+        text: TOML.
+        name_of_file: For messages.
+        folder: Where the file lies; a relative data path is sought there first, then in the working directory.
+    """
+    try:
+        raw = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # ValueError: also a number with thousands of digits
+        why = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise SpecError(f"{name_of_file}: is not valid TOML: {why}") from error
+    return _checked(raw, name_of_file, folder or Path())
+
+
+def spec_from_dict(data: Mapping[str, Any], name: str = "spec") -> StudySpec:
+    """Check a spec that is plain data already, such as a stored one."""
+    return _checked(data, name, None)
+
+
+def bundled() -> tuple[str, ...]:
+    """Names of the specs that come with studies."""
+    folder = resources.files("studies") / "specs"
+    return tuple(sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml")))
+
+
+def find_spec(name_or_path: str) -> Path | None:
+    """The file of a bundled spec's name or of a path; None if it is neither."""
+    if name_or_path in bundled():
+        return Path(str(resources.files("studies") / "specs" / f"{name_or_path}.toml"))
+    path = Path(name_or_path)
+    return path if path.suffix == ".toml" and path.is_file() else None
+
+
+def resolved_objectives(spec: StudySpec, task: str) -> tuple[Objective, ...]:
+    """The objectives of a study, now that its task is known.
+
+    Raises:
+        SpecError: A metric does not fit the task.
+    """
+    names = [section.metric for section in spec.objectives] or [DEFAULT_METRIC[task]]
+    allowed = (*metrics_of(task), "loss", "n_parameters")
+    found = [
+        Mistake("objective.metric", f"must fit the task, which is {task}: {must_be_one_of(name, allowed)}")
+        for name in names
+        if name not in allowed
+    ]
+    if found:
+        raise SpecError(message(spec.study, found))
+    return tuple(Objective(name, "minimize" if name in LOWER_IS_BETTER else "maximize") for name in names)
+
+
+def cohort_size(spec: StudySpec) -> int:
+    """Trials asked together: large enough for the engine, small enough that most trials learn from others."""
+    if spec.search.cohort is not None:
+        return spec.search.cohort
+    default = max(16, spec.budget.trials // 8)
+    return min(default, spec_rules.MAX_GP_COHORT) if spec.search.sampler == "gp" else default
+
+
+def differences(stored: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What a spec would change in a stored study: `search_space.width.high: 256 -> 512`.
+
+    Args:
+        stored: `StudySpec.to_dict()` of the stored one.
+        new: Of the new one. Its budget may differ, and a cohort size that it does not set.
+    """
+    old, now = _flat(stored), _flat(new)
+    free = {"search.cohort"} if now.get("search.cohort") is None else set()
+    keys = [key for key in dict.fromkeys([*now, *old]) if not key.startswith("budget.") and key not in free]
+    return [
+        f"{key}: {_said(old, key)} -> {_said(now, key)}"
+        for key in keys
+        if old.get(key, _ABSENT) != now.get(key, _ABSENT)
+    ]
+
+
+_ABSENT = object()
+
+
+def _said(flat: Mapping[str, Any], key: str) -> str:
+    return shown(flat[key]) if flat.get(key) is not None else "absent"
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+_KNOWN_KEYS = {
+    "": [field.alias or name for name, field in StudySpec.model_fields.items()],
+    "objective": list(ObjectiveSection.model_fields),
+    "budget": list(Budget.model_fields),
+    "search": list(Search.model_fields),
+    "search.halving": list(Halving.model_fields),
+    "data": list(DataSection.model_fields),
+    "training": list(Training.model_fields),
+}
+
+
+def _checked(raw: Mapping[str, Any], name_of_file: str, folder: Path | None) -> StudySpec:
+    """The spec, if it has no mistake; each section is read by itself, so that one's mistake hides no other's."""
+    found: list[Mistake] = []
+    data = _with_absolute_path(raw.get("data", {}), folder, found)
+    parts = spec_rules.Parts(
+        budget=_valid(Budget, raw.get("budget", {}), "budget", found),
+        search=_valid(Search, raw.get("search", {}), "search", found),
+        data=_valid(DataSection, data, "data", found),
+        training=(training := _valid(Training, raw.get("training", {}), "training", found)),
+        space=_space(raw, training, found),
+        given=frozenset(raw["search_space"]) if isinstance(raw.get("search_space"), Mapping) else None,
+        objectives=_valid(ObjectiveList, {"objective": raw.get("objective")}, "", []),
+    )
+    # Stand-ins let the rest of the spec be read where a section is wrong; the spec is thrown away then.
+    right = {
+        "budget": parts.budget or Budget(),
+        "search": parts.search or Search(),
+        "data": parts.data or DataSection(),
+        "training": parts.training or Training(),
+        "search_space": parts.space,
+    }
+    spec = _valid(StudySpec, {**raw, **right}, "", found)
+    found += spec_rules.broken_rules(parts)
+    if spec is None or found:
+        # Wrong values first: an unknown key is often the reason why a value is missing.
+        raise SpecError(message(name_of_file, sorted(found, key=lambda m: m.text.startswith("unknown key"))))
+    return spec
+
+
+def _valid(model: type[_Model], raw: object, key: str, found: list[Mistake]) -> _Model | None:
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        found += [from_pydantic(details, key, _KNOWN_KEYS) for details in error.errors(include_url=False)]
+        return None
+
+
+def _space(raw: Mapping[str, Any], training: Training | None, found: list[Mistake]) -> dict[str, Setting]:
+    """The settings that are right."""
+    given = raw.get("search_space")
+    if given is None:
+        return default_space(training.optimizer if training else "sgd")
+    if not isinstance(given, Mapping):
+        found.append(Mistake("search_space", f"must be a table; got {shown(given)}"))
+        return {}
+    settings, mistakes = read_settings(given)
+    found += mistakes
+    return {name: settings[name] for name in RULES if name in settings}
+
+
+def _with_absolute_path(data: object, folder: Path | None, found: list[Mistake]) -> object:
+    """`[data]` with its path absolute: from the spec's folder if the file is there, else from the working one."""
+    path = data.get("path") if isinstance(data, Mapping) else None
+    if not isinstance(data, Mapping) or not isinstance(path, str):
+        return data
+    here = Path(path)
+    beside = (folder or Path()) / path
+    if folder is not None and not beside.is_file() and not here.is_file():
+        found.append(Mistake("data.path", f"must be a file; there is none at {shown(path)}"))
+    return {**data, "path": str((beside if beside.is_file() else here).absolute())}

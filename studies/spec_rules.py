@@ -1,0 +1,153 @@
+"""What must hold between the keys of a spec. Each rule is a function of sections that are right by themselves.
+
+A section that is wrong by itself is None here, and the rules that need it wait until it is mended.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from dlcore.config import LOWER_IS_BETTER
+from studies.hyperparameters import FIXED, MAX_GRID_RANGE, RULES, Range, Setting, choices, is_searched
+from studies.mistakes import Mistake, shown
+from studies.sections import Budget, DataSection, ObjectiveList, ObjectiveSection, Search, Training
+
+MAX_GP_COHORT = 8
+"""Asking a Gaussian process for a cohort grows with the cohort's square: 9 s for 48 asks on two cores."""
+MAX_GRID_POINTS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The sections of one spec that are right by themselves."""
+
+    budget: Budget | None
+    search: Search | None
+    data: DataSection | None
+    training: Training | None
+    space: Mapping[str, Setting]
+    """Its settings that are right."""
+    given: frozenset[str] | None
+    """Names in the spec's [search_space], right or wrong; None where it has none, and the default one is taken."""
+    objectives: ObjectiveList | None
+
+
+def broken_rules(parts: Parts) -> list[Mistake]:
+    """Every rule between keys that a spec breaks."""
+    found: list[Mistake] = []
+    if parts.objectives is not None:
+        found += _objective_rules(parts.objectives.objectives)
+    if parts.data is not None:
+        found += _data_rules(parts.data)
+    if parts.search is not None:
+        found += _search_rules(parts.search)
+    if parts.training is not None:
+        found += _training_rules(parts.training, parts.search)
+    if parts.given is not None:
+        found += _space_rules(parts.space, parts.given)
+        if parts.training is not None:
+            found += _space_and_training_rules(parts, parts.training)
+    if parts.search is not None and parts.search.sampler == "grid":
+        found += _grid_rules(parts.space, parts.given)
+    return found
+
+
+def _objective_rules(objectives: Sequence[ObjectiveSection]) -> Iterator[Mistake]:
+    names = [section.metric for section in objectives]
+    for i, (name, section) in enumerate(zip(names, objectives, strict=True)):
+        if name in names[:i]:
+            yield Mistake("objective.metric", f"must name each metric once; got {shown(name)} twice")
+        sense = "minimize" if name in LOWER_IS_BETTER else "maximize"
+        if section.direction not in (None, sense):
+            yield Mistake("objective.direction", f'must be "{sense}" for {name}; got {shown(section.direction)}')
+    if names and names[0] == "n_parameters":
+        yield Mistake("objective.metric", "must be something that training changes; n_parameters can only be a second")
+
+
+def _data_rules(data: DataSection) -> Iterator[Mistake]:
+    if (data.source is None) == (data.path is None):
+        found = "neither" if data.source is None else "both"
+        yield Mistake("data", f'must have one of source (such as "sklearn:digits") and path (a CSV file); got {found}')
+    elif data.path is not None and not data.target:
+        yield Mistake("data.target", "is required with path: the column, or list of columns, to predict")
+    elif data.source is not None and data.target:
+        yield Mistake("data.target", f"only goes with path: {data.source} has its own; got {shown(list(data.target))}")
+    if doubled := set(data.target) & set(data.drop):
+        yield Mistake("data.drop", f"must not hold a target; got {shown(sorted(doubled))}")
+    if len(data.target) > 1 and data.task in ("binary", "multiclass"):
+        yield Mistake("data.target", f"must be one column where task is {data.task}; got {shown(list(data.target))}")
+    if data.val_fraction + data.test_fraction >= 1:
+        yield Mistake(
+            "data.test_fraction",
+            "must leave rows to train on: val_fraction + test_fraction must be < 1; "
+            f"got {data.val_fraction} + {data.test_fraction}",
+        )
+
+
+def _search_rules(search: Search) -> Iterator[Mistake]:
+    if search.pruner is not None and search.halving is not None:
+        yield Mistake("search.pruner", f"cannot go with halving: leave one of them out; got {shown(search.pruner)}")
+    bounds = {"prune_below": search.prune_below, "prune_above": search.prune_above}
+    given = [name for name, bound in bounds.items() if bound is not None]
+    if search.pruner == "threshold" and not given:
+        yield Mistake(
+            "search.pruner", "threshold needs prune_below or prune_above: the value at which a trial is stopped"
+        )
+    if search.pruner != "threshold":
+        yield from (Mistake(f"search.{name}", 'only goes with pruner = "threshold"') for name in given)
+    if search.sampler == "gp" and (search.cohort or 1) > MAX_GP_COHORT:
+        yield Mistake("search.cohort", f'must be <= {MAX_GP_COHORT} with sampler = "gp"; got {search.cohort}')
+    if search.sampler == "nsga2" and search.cohort == 1:
+        yield Mistake("search.cohort", 'must be >= 2 with sampler = "nsga2": a child has two parents; got 1')
+
+
+def _training_rules(training: Training, search: Search | None) -> Iterator[Mistake]:
+    if training.warmup_epochs > training.epochs:
+        yield Mistake("training.warmup_epochs", f"must be <= epochs = {training.epochs}; got {training.warmup_epochs}")
+    halving = search.halving if search else None
+    if halving is not None and halving.first_rung >= training.epochs:
+        yield Mistake(
+            "search.halving.first_rung",
+            f"must be < training.epochs = {training.epochs}, or nobody is halved; got {halving.first_rung}",
+        )
+
+
+def _space_rules(space: Mapping[str, Setting], given: frozenset[str]) -> Iterator[Mistake]:
+    if given == space.keys() and not any(is_searched(setting) for setting in space.values()):
+        yield Mistake("search_space", "must leave at least one hyperparameter to choose: give a range or a list")
+
+
+def _space_and_training_rules(parts: Parts, training: Training) -> Iterator[Mistake]:
+    space, given = parts.space, parts.given or frozenset()
+    for name in [name for name in RULES if name in given]:
+        if name in training.model_fields_set:
+            value = shown(getattr(training, name))
+            yield Mistake(f"search_space.{name}", f"is in [training] too, as {value}: leave one of them out")
+        if (condition := RULES[name].only_with) is not None:
+            other, value = condition
+            setting = space[other] if other in space else getattr(training, other, None) or FIXED[other]
+            if not (other in given and other not in space) and value not in (choices(setting) or ()):
+                yield Mistake(f"search_space.{name}", f"has no meaning where {other} is never {value}")
+    epochs, warmup = training.epochs, space.get("warmup_epochs", 0)
+    longest = max((int(v) for v in choices(warmup) or ()), default=0)
+    if longest > epochs:
+        yield Mistake("search_space.warmup_epochs", f"must be <= training.epochs = {epochs}; got {longest}")
+
+
+def _grid_rules(space: Mapping[str, Setting], given: frozenset[str] | None) -> Iterator[Mistake]:
+    if given is None:
+        yield Mistake("search_space", 'is required with sampler = "grid": lists, or ranges with a step')
+        return
+    endless = [
+        name
+        for name, setting in space.items()
+        if isinstance(setting, Range)
+        and is_searched(setting)
+        and setting.step is None
+        and (setting.n_values is None or setting.n_values > MAX_GRID_RANGE)
+    ]
+    for name in endless:
+        yield Mistake(f"search_space.{name}", 'must be a list or a range with a step where sampler = "grid"')
+    n_points = prod(len(choices(setting) or ()) for setting in space.values() if not endless)
+    if not endless and n_points > MAX_GRID_POINTS:
+        yield Mistake("search_space", f"must have <= {MAX_GRID_POINTS} points as a grid; got up to {n_points}")

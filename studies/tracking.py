@@ -1,0 +1,241 @@
+"""The mirror: a thread that brings MLflow in line with the study database, and is never waited for.
+
+The study hands over numbers of finished trials; the thread reads their records from the database and writes
+their runs. The server may be slow, gone or not there yet: the thread tries again, and what it has not written
+when the study ends is left to `studies track`. MLflow itself is never imported into this process.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from studies import registry
+from studies.errors import TrackingError
+from studies.mirrored import MirroredStudy
+from studies.mlflow_rest import Refused, Rest, Unreachable
+from studies.records import StudyFacts, TrialRecord, Winner
+
+READ_AT_ONCE = 16
+"""Records held in memory at a time, each with its curves."""
+FIRST_WAIT_S = 1.0
+LONGEST_WAIT_S = 30.0
+PROGRESS_EVERY_S = 2.0
+"""The state of the running cohort is written no more often."""
+
+
+class Mirror:
+    """Copies one study to MLflow in the background."""
+
+    def __init__(
+        self,
+        address: Callable[[], str],
+        facts: StudyFacts,
+        read: Callable[[Sequence[int]], list[TrialRecord]],
+        *,
+        is_thorough: bool = False,
+    ) -> None:
+        """Remember where to read and write; nothing happens before `start`.
+
+        Args:
+            address: gives the server's address; may wait until it is up; called in the mirror's thread, again
+                after each failure.
+            facts: the study.
+            read: gives the records of trials, with their curves; called in the mirror's thread.
+            is_thorough: compare runs that are marked as whole with their records too.
+        """
+        self._get_address, self._facts, self._read = address, facts, read
+        self._is_thorough = is_thorough
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        # Guarded by `_changed`.
+        self._wanted: set[int] = set()
+        self._done: set[int] = set()
+        self._refused: dict[int | str, str] = {}
+        self._progress: Mapping[str, float | str] | None = None
+        self._winner: tuple[Winner, Mapping[str, list[float]] | None] | None = None
+        self._ending: str | None = None
+        self._is_closed = False
+        self.error: str | None = None
+        """What went wrong last; None while the server answers."""
+        self.address: str | None = None
+        self.experiment_id: str | None = None
+        self.parent_run_id: str | None = None
+        # Of the thread alone.
+        self._study: MirroredStudy | None = None
+        self._is_shaken = False
+        self._declined: set[int | str] = set()
+        self._next_progress_at = 0.0
+
+    @property
+    def pending(self) -> int:
+        """How many trials MLflow lacks, as far as they were handed over."""
+        with self._changed:
+            return len(self._wanted - self._done)
+
+    def start(self) -> None:
+        """Begin to work. A daemon: it never keeps a process alive."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name=f"mirror-{self._facts.name}", daemon=True)
+            self._thread.start()
+
+    def put(self, numbers: Sequence[int]) -> None:
+        """Hand over finished trials; never waits."""
+        with self._changed:
+            self._wanted.update(numbers)
+            self._changed.notify_all()
+
+    def show(self, progress: Mapping[str, float | str]) -> None:
+        """Show the running cohort on the study's run; only the newest state is kept; never waits."""
+        with self._changed:
+            self._progress = dict(progress)
+            self._changed.notify_all()
+
+    def register(self, winner: Winner, input_example: Mapping[str, list[float]] | None = None) -> None:
+        """Hand over the winner, to be registered once all trials are there; never waits.
+
+        Args:
+            winner: with the folder of its export.
+            input_example: some rows as columns; without it, one row of the training medians.
+        """
+        with self._changed:
+            self._winner = (winner, input_example)
+            self._changed.notify_all()
+
+    def finish(self, status: str, timeout_s: float | None = None) -> bool:
+        """Wait until everything is written, and close the study's run; may be called again to wait on.
+
+        Args:
+            status: of the study's run: "FINISHED", "FAILED", or "KILLED" when it was interrupted.
+            timeout_s: None waits as long as it takes.
+
+        Returns:
+            Whether MLflow shows all that was handed over.
+        """
+        with self._changed:
+            self._ending = status
+            self._progress = None
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._ending is None or self._is_closed, timeout_s)
+            return self._ending is None and not self._refused
+
+    def close(self) -> None:
+        """End the thread after its present call at most; what is not written is left to `studies track`."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(timeout=1)
+
+    # --- the thread ---
+
+    def _work(self) -> None:
+        wait_s = 0.0
+        while self._wait_for_work(wait_s):
+            try:
+                self._step(self._connected())
+                self.error = next(iter(self._refused.values()), None)
+                wait_s = 0.0
+            except Exception as error:  # a copy: whatever is wrong with it must neither end nor hold up a study
+                self.error = str(error) if isinstance(error, TrackingError) else f"{type(error).__name__}: {error}"
+                self._is_shaken = True
+                if not isinstance(error, Unreachable):
+                    self._study = None  # the server may have lost what we know of it: look again
+                wait_s = min(max(FIRST_WAIT_S, 2 * wait_s), LONGEST_WAIT_S)
+
+    def _wait_for_work(self, wait_s: float) -> bool:
+        """Wait after a failure, then until there is something to do; False when the mirror is closed."""
+        with self._changed:
+            was_ending = self._ending is not None
+            if wait_s:  # somebody who waits for the end is not kept waiting for long
+                self._changed.wait_for(
+                    lambda: self._is_closed or (self._ending is not None and not was_ending),
+                    min(wait_s, FIRST_WAIT_S) if was_ending else wait_s,
+                )
+            while not (self._is_closed or self._has_work()):
+                self._changed.wait(PROGRESS_EVERY_S if self._progress is not None else None)
+            return not self._is_closed
+
+    def _has_work(self) -> bool:
+        return bool(self._todo() or self._winner or self._ending) or self._is_progress_due()
+
+    def _todo(self) -> list[int]:
+        return sorted(self._wanted - self._done - self._refused.keys())
+
+    def _is_progress_due(self) -> bool:
+        return self._progress is not None and time.monotonic() >= self._next_progress_at
+
+    def _connected(self) -> MirroredStudy:
+        """The study at the server; after a failure, at the server that is there now."""
+        if self._study is not None and not self._is_shaken:
+            return self._study
+        address = self._get_address()
+        if self._study is None or address != self.address:
+            self.address = address
+            study = MirroredStudy(Rest(address), self._facts)
+            self.experiment_id, self.parent_run_id = study.experiment_id, study.parent_run_id
+            with self._changed:
+                self._done = {number for number in self._done if study.has(number)}
+            self._study = study
+        self._is_shaken = False
+        return self._study
+
+    def _step(self, study: MirroredStudy) -> None:
+        """Do the most urgent thing."""
+        with self._changed:
+            progress = self._progress if self._is_progress_due() else None
+            todo, winner, ending = self._todo(), self._winner, self._ending
+        if progress is not None:
+            self._next_progress_at = time.monotonic() + PROGRESS_EVERY_S
+            study.write_progress(progress)
+            with self._changed:
+                self._progress = None if self._progress is progress else self._progress
+        elif todo:
+            self._write_trials(study, todo)
+        elif winner is not None:
+            self._write_winner(study, *winner)
+            with self._changed:
+                self._winner = None if self._winner is winner else self._winner
+        elif ending is not None:
+            study.end(ending)
+            with self._changed:
+                self._ending = None if self._ending == ending else self._ending
+                self._changed.notify_all()
+
+    def _write_trials(self, study: MirroredStudy, todo: Sequence[int]) -> None:
+        whole = set() if self._is_thorough else {number for number in todo if study.has(number)}
+        with self._changed:
+            self._done |= whole
+        numbers = [number for number in todo if number not in whole][:READ_AT_ONCE]
+        records = {record.number: record for record in self._read(numbers)} if numbers else {}
+        for number in numbers:
+            with self._changed:
+                if self._is_closed or self._is_progress_due():
+                    return
+            try:
+                if number not in records:
+                    raise Refused("NOT_FOUND", f"trial {number} must be in the study database to be mirrored")
+                study.write_trial(records[number])
+            except Refused as error:
+                self._decline(number, error)
+            else:
+                with self._changed:
+                    self._done.add(number)
+        study.write_best()
+
+    def _write_winner(self, study: MirroredStudy, winner: Winner, example: Mapping[str, list[float]] | None) -> None:
+        try:
+            study.write_winner(winner)
+            assert self.address is not None, "connected by now"
+            name, uuid = self._facts.name, self._facts.uuid
+            request = registry.Request(self.address, name, uuid, winner, study.parent_run_id, example)
+            registry.register_elsewhere(request, is_cancelled=lambda: self._is_closed)
+        except Refused as error:
+            self._decline("winner", error)
+
+    def _decline(self, what: int | str, error: Refused) -> None:
+        """Give a request that was declined one more try, on a fresh look at the server; then leave it out."""
+        if what not in self._declined:
+            self._declined.add(what)
+            raise error
+        with self._changed:
+            self._refused[what] = str(error)

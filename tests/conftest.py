@@ -1,0 +1,60 @@
+"""A home with a real tracking server, and the console script run in it as a person would."""
+
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from studies import server
+
+Studies = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def served_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home whose tracking server is started by the first study that runs in it, and ended with the tests."""
+    home = tmp_path_factory.mktemp("home")
+    yield home
+    server.stop(home)
+
+
+@pytest.fixture
+def studies(request: pytest.FixtureRequest, tmp_path: Path) -> Studies:
+    """`studies WORDS...` in an empty folder, with the home given by name or none beside it."""
+
+    def call(*words: object, home: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "studies", *map(str, words)],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=studies_environment(home or tmp_path / "home") | environment,
+            timeout=240,
+        )
+
+    return call
+
+
+def studies_environment(home: Path) -> dict[str, str]:
+    """The environment of a command: this one's, but for what would lead it elsewhere."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("STUDIES_DB", "MLFLOW_TRACKING_URI")}
+    return kept | {"STUDIES_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+
+
+_seconds: dict[str, float] = defaultdict(float)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add up the seconds of each folder."""
+    folder = report.nodeid.split("::")[0].rpartition("/")[0]
+    _seconds[folder] += report.duration
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say where the time went, so that nobody is surprised when the suite grows slow."""
+    for folder, seconds in sorted(_seconds.items()):
+        terminalreporter.write_line(f"{seconds:7.1f} s  {folder}")

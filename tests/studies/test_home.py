@@ -1,0 +1,58 @@
+import fcntl
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from studies.errors import StudyBusy, UserError
+from studies.home import drive, open_home
+
+
+def test_the_home_is_made_private_and_holds_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDIES_HOME", str(tmp_path / "a" / "b"))
+    monkeypatch.delenv("STUDIES_DB", raising=False)
+    home = open_home()
+    assert stat.S_IMODE(home.root.stat().st_mode) == 0o700
+    assert home.database_url == f"sqlite:///{tmp_path}/a/b/studies.db"
+    assert list(home.root.iterdir()) == []
+
+
+def test_a_home_that_is_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("STUDIES_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match="STUDIES_HOME"):
+        open_home()
+
+
+def test_another_kind_of_database_is_refused_without_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUDIES_HOME", str(tmp_path))
+    monkeypatch.setenv("STUDIES_DB", "mysql://me:secret@host/db")
+    with pytest.raises(UserError, match="mysql is not supported") as caught:
+        open_home()
+    assert "secret" not in str(caught.value)
+
+
+def test_a_second_driver_is_refused_until_the_first_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDIES_HOME", str(tmp_path))
+    home = open_home()
+    code = "import os, sys; sys.path[:0] = sys.argv[1:]; from studies.home import *\nwith drive(open_home(), 'wine'): input()"
+    child = subprocess.Popen(
+        [sys.executable, "-c", f"{code}\nprint('over')"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        lock = tmp_path / "locks" / "wine.lock"
+        while not (lock.is_file() and lock.read_text()):
+            assert child.poll() is None
+        with pytest.raises(StudyBusy, match=f"process {child.pid}"), drive(home, "wine"):
+            pass
+        with drive(home, "digits"):
+            pass
+    finally:
+        child.kill()
+        child.communicate()
+    with drive(home, "wine"), lock.open() as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,202 @@
+import math
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+
+from studies.errors import StudiesError, UserError
+from studies.records import (
+    COMPLETE,
+    FAIL,
+    PRUNED,
+    EpochRecord,
+    Objective,
+    StudyFacts,
+    Suggestion,
+    TrialRecord,
+    Winner,
+)
+from studies.storage import Storage
+
+DISTRIBUTIONS: dict[str, BaseDistribution] = {
+    "learning_rate": FloatDistribution(1e-4, 10.0, log=True),
+    "activation": CategoricalDistribution(["relu", "tanh"]),
+}
+
+
+def claim(storage: Storage, trials: list[TrialRecord], name: str = "wine", **attrs: object) -> int:
+    suggestions = [Suggestion(t.number, t.hyperparameters, t.searched, t.system_attrs) for t in trials]
+    return storage.claim(name, suggestions, [t.n_parameters for t in trials], DISTRIBUTIONS, attrs)
+
+
+@pytest.fixture
+def study(storage: Storage, make_facts: Callable[..., StudyFacts]) -> StudyFacts:
+    facts = make_facts()
+    storage.create_study(facts)
+    return facts
+
+
+def test_what_is_fixed_of_a_study_reads_back_equal_after_reopening(storage: Storage, study: StudyFacts) -> None:
+    storage.close()
+    assert Storage(storage.url).facts("wine") == study
+
+
+def test_an_unknown_study_is_none_or_said_by_name(storage: Storage) -> None:
+    assert storage.facts("nothing") is None
+    with pytest.raises(UserError, match='no study "nothing"'):
+        storage.records("nothing")
+
+
+def test_a_name_that_another_program_took_is_refused(
+    storage: Storage, make_facts: Callable[..., StudyFacts]
+) -> None:
+    optuna.create_study(storage=storage.url, study_name="wine")
+    with pytest.raises(UserError, match="made by another program"):
+        storage.create_study(make_facts("wine"))
+    assert storage.facts("wine") is None
+
+
+def test_records_read_back_equal_after_reopening(
+    storage: Storage, study: StudyFacts, make_trial: Callable[..., TrialRecord]
+) -> None:
+    trials = [
+        make_trial(0, 0.1 + 0.2),
+        make_trial(1, 1 / 3, PRUNED, rungs={5: 1 / 3}, reason="not among the best", system_attrs={"a": [1, 2]}),
+        make_trial(2, None, FAIL, curve=(), best_epoch=None, best_val_loss=None, reason="diverged"),
+    ]
+    claim(storage, trials)
+    storage.record("wine", trials, 7.5)
+    storage.close()
+    reopened = Storage(storage.url)
+    assert reopened.records("wine", has_curves=True) == trials
+    assert reopened.spent_s("wine") == 7.5
+
+
+def test_optuna_reads_what_was_written_here(
+    storage: Storage, study: StudyFacts, make_trial: Callable[..., TrialRecord]
+) -> None:
+    trials = [make_trial(0, 0.25), make_trial(1, 0.75), make_trial(2, 0.5, PRUNED, rungs={5: 0.5})]
+    claim(storage, trials)
+    storage.record("wine", trials, 1.0)
+    loaded = optuna.load_study(study_name="wine", storage=storage.url)
+    assert loaded.direction is optuna.study.StudyDirection.MAXIMIZE
+    assert loaded.best_trial.number == 1
+    assert loaded.best_params == {"learning_rate": trials[1].hyperparameters["learning_rate"], "activation": "tanh"}
+    assert [t.state.name for t in loaded.trials] == [COMPLETE, COMPLETE, PRUNED]
+    assert loaded.trials[2].intermediate_values == {5: 0.5}
+    assert loaded.trials[2].value == 0.5
+    assert loaded.trials[0].user_attrs["n_parameters"] == 99
+    loaded.sampler = optuna.samplers.RandomSampler(seed=0)
+    loaded.optimize(lambda t: t.suggest_float("learning_rate", 1e-4, 10.0, log=True), n_trials=1)
+    assert loaded.trials[3].number == 3
+
+
+def test_a_curve_point_that_is_not_finite_reads_back_as_nan(
+    storage: Storage, study: StudyFacts, make_trial: Callable[..., TrialRecord]
+) -> None:
+    trial = make_trial(0, curve=(EpochRecord(1, math.inf, math.nan, 0.1, 0.05, 1.0),))
+    claim(storage, [trial])
+    storage.record("wine", [trial], 1.0)
+    (point,) = storage.records("wine", has_curves=True)[0].curve
+    assert math.isnan(point.val_loss) and math.isnan(point.train_loss) and point.val_metric == 0.1
+
+
+def test_a_cohort_is_claimed_whole_or_not_at_all(
+    storage: Storage, study: StudyFacts, make_trial: Callable[..., TrialRecord]
+) -> None:
+    with pytest.raises(StudiesError, match="does not fit"):
+        claim(storage, [make_trial(1), make_trial(2)])
+    broken = make_trial(1, hyperparameters={"learning_rate": 0.1, "activation": object()})
+    with pytest.raises((TypeError, ValueError)):
+        claim(storage, [make_trial(0), broken])
+    assert storage.records("wine") == []
+    assert storage.states("wine") == {}
+
+
+def test_the_numbers_of_cohorts_go_on(
+    storage: Storage, study: StudyFacts, make_trial: Callable[..., TrialRecord]
+) -> None:
+    assert claim(storage, [make_trial(0), make_trial(1)], qmc=1) == 0
+    assert claim(storage, [make_trial(2)], qmc=2) == 1
+    assert [(t.number, t.cohort, t.state) for t in storage.records("wine")] == [
+        (0, 0, "RUNNING"),
+        (1, 0, "RUNNING"),
+        (2, 1, "RUNNING"),
+    ]
+    assert storage.study_attrs("wine") == {"qmc": 2}
+
+
+def test_a_result_is_refused_where_the_trial_is_not_running(
+    storage: Storage, study: StudyFacts, make_trial: Callable[..., TrialRecord]
+) -> None:
+    trials = [make_trial(0), make_trial(1)]
+    claim(storage, trials)
+    storage.record("wine", trials[:1], 1.0)
+    with pytest.raises(StudiesError, match="refused"):
+        storage.record("wine", trials, 1.0)
+    assert storage.states("wine") == {"RUNNING": 1, "COMPLETE": 1}
+    assert storage.spent_s("wine") == 1.0
+
+
+def test_released_trials_wait_with_their_hyperparameters_and_nothing_else(
+    storage: Storage, study: StudyFacts, make_trial: Callable[..., TrialRecord]
+) -> None:
+    trials = [make_trial(0), make_trial(1), make_trial(2)]
+    claim(storage, trials)
+    storage.record("wine", trials[:1], 1.0)
+    loaded = optuna.load_study(study_name="wine", storage=storage.url)
+    loaded._storage.set_trial_intermediate_value(loaded.trials[1]._trial_id, 5, 0.3)
+    assert storage.release("wine") == [1, 2]
+    assert storage.release("wine") == []
+    waiting = storage.records("wine")[1]
+    assert (waiting.state, waiting.hyperparameters, waiting.rungs) == ("WAITING", trials[1].hyperparameters, {})
+    storage.take("wine", [1, 2])
+    assert storage.states("wine") == {"RUNNING": 2, "COMPLETE": 1}
+    with pytest.raises(StudiesError):
+        storage.take("wine", [0])
+
+
+def test_a_winner_is_replaced_by_its_later_self_and_followed_by_the_next(
+    storage: Storage, study: StudyFacts, make_trial: Callable[..., TrialRecord]
+) -> None:
+    trials = [make_trial(0), make_trial(1)]
+    claim(storage, trials)
+    storage.record("wine", trials, 1.0)
+    assert storage.winner("wine") is None
+    for number, n_finished in ((0, 1), (0, 2), (1, 2)):
+        trial = trials[number]
+        winner = Winner(number, (0.5,), trial.hyperparameters, 99, {"accuracy": 1.0}, {"accuracy": 0.9}, "e", "a" * 64)
+        storage.store_winner("wine", winner, n_finished)
+        assert storage.winner("wine") == (winner, n_finished)
+
+
+def test_several_objectives_are_stored_in_their_order(
+    storage: Storage, make_facts: Callable[..., StudyFacts], make_trial: Callable[..., TrialRecord]
+) -> None:
+    objectives = (Objective("accuracy", "maximize"), Objective("n_parameters", "minimize"))
+    storage.create_study(make_facts(objectives=objectives))
+    trials = [make_trial(0, values=(0.9, 99.0)), make_trial(1, values=(0.8, 50.0))]
+    claim(storage, trials)
+    storage.record("wine", trials, 1.0)
+    assert [t.values for t in storage.records("wine")] == [(0.9, 99.0), (0.8, 50.0)]
+    assert len(optuna.load_study(study_name="wine", storage=storage.url).best_trials) == 2
+
+
+def test_deleting_the_study_in_optuna_leaves_no_orphans(
+    storage: Storage, study: StudyFacts, make_trial: Callable[..., TrialRecord], tmp_path: Path
+) -> None:
+    trials = [make_trial(0)]
+    claim(storage, trials)
+    storage.record("wine", trials, 1.0)
+    storage.close()
+    with sqlite3.connect(tmp_path / "studies.db") as connection:
+        connection.execute("PRAGMA foreign_keys = ON")
+        for table in ("trial_params", "trial_values", "trial_intermediate_values", "trial_user_attributes",
+                      "trial_system_attributes", "trials", "study_directions", "study_system_attributes", "studies"):
+            connection.execute(f"DELETE FROM {table}")
+        for table in ("dlcore_studies", "dlcore_cohorts", "dlcore_results", "dlcore_curves"):
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+    connection.close()
