@@ -80,7 +80,7 @@ def read_sealed(folder: Path, names: Iterable[str]) -> dict[str, bytes]:
     if not folder.exists() and _aside(folder).exists():
         folder = _aside(folder)  # the writer was killed between its two renames
     lines = _read(folder / SUMS_FILE).decode(errors="replace").splitlines()
-    sums = {line[66:]: line[:64] for line in lines}
+    sums = {line[66:]: line[:64] for line in lines if line[64:66] == "  "}
     contents = {name: _read(folder / name) for name in names}
     for name, content in contents.items():
         if sums.get(name) != sha256(content):

@@ -19,22 +19,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlcore.config import LOWER_IS_BETTER
-
 MetricFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: its name and (predictions, targets) -> one number per leading index."""
+    """One metric."""
 
     name: str
+    """Its key in `METRICS`."""
     function: MetricFunction
-
-    @property
-    def direction(self) -> str:
-        """ "maximize" or "minimize"."""
-        return "minimize" if self.name in LOWER_IS_BETTER else "maximize"
+    """(predictions, targets) -> one number per leading index."""
+    direction: str
+    """"maximize" or "minimize"."""
 
 
 def widest_dtype(device: torch.device) -> torch.dtype:
@@ -143,15 +140,16 @@ def _r2(predictions: Tensor, targets: Tensor) -> Tensor:
     return _nan_where_nan(values, predictions) if targets.shape[-2] >= 2 else torch.full_like(values, torch.nan)
 
 
-_FUNCTIONS: dict[str, MetricFunction] = {
-    "accuracy": _accuracy,
-    "balanced_accuracy": _balanced_accuracy,
-    "f1": _f1,
-    "roc_auc": _roc_auc,
-    "log_loss": _log_loss,
-    "rmse": _rmse,
-    "mae": _mae,
-    "r2": _r2,
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", _accuracy, "maximize"),
+        Metric("balanced_accuracy", _balanced_accuracy, "maximize"),
+        Metric("f1", _f1, "maximize"),
+        Metric("roc_auc", _roc_auc, "maximize"),
+        Metric("log_loss", _log_loss, "minimize"),
+        Metric("rmse", _rmse, "minimize"),
+        Metric("mae", _mae, "minimize"),
+        Metric("r2", _r2, "maximize"),
+    )
 }
-
-METRICS: dict[str, Metric] = {name: Metric(name, function) for name, function in _FUNCTIONS.items()}

@@ -148,7 +148,7 @@ def _read_columns(
         for name, position in targets.items():
             cells[name].extend(seen.setdefault(cell.strip(), cell.strip()) for cell in columns[position])
     if texts:
-        raise DataError(_text_message(file.path, texts))
+        raise DataError(_text_message(file.path, feature_names, texts))
     x = np.concatenate(blocks)
     infinite = np.argwhere(np.isinf(x))
     if len(infinite):
@@ -189,12 +189,13 @@ def _number(cell: str) -> float | None:
         return None
 
 
-def _text_message(path: str, texts: dict[str, str]) -> str:
-    examples = ", ".join(f"{name!r} ({example})" for name, example in list(texts.items())[:5])
-    more = f" and {len(texts) - 5} more" if len(texts) > 5 else ""
+def _text_message(path: str, names: Sequence[str], texts: dict[str, str]) -> str:
+    found = [name for name in names if name in texts]  # as in the header, not as met
+    examples = ", ".join(f"{name!r} ({texts[name]})" for name in found[:3])
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
     return (
         f"{path}: features must be numbers, true/false or empty; text is in {examples}{more}: "
-        f"list text columns in data.drop ({', '.join(repr(name) for name in texts)})"
+        f"leave text columns out with drop = [{listed(found, most=30)}]"
     )
 
 

@@ -80,13 +80,17 @@ class Task:
         """Several metrics at the price of one prediction; see `metric`."""
         for name in names:
             check_metric(self.name, name)
-        predictions = self.predict(outputs)
+        predictions, trained_on = self.predict(outputs), targets
         if self.name == "regression":
             targets = self._in_own_units(targets)
         elif self.name == "binary":
             predictions = torch.stack([1 - predictions, predictions], -1)
             targets = targets.to(torch.int64)
-        return {name: METRICS[name].function(predictions, targets) for name in names}
+        found = {name: METRICS[name].function(predictions, targets) for name in names if name != "log_loss"}
+        if "log_loss" in names:
+            # From the outputs: a float32 probability has lost what a sure and wrong network is punished for.
+            found["log_loss"] = self.loss(outputs, trained_on).to(widest_dtype(outputs.device))
+        return found
 
     def _in_own_units(self, values: Tensor) -> Tensor:
         """Standardised values (..., B, C) -> values in the targets' units, same shape.

@@ -6,7 +6,7 @@ What a command needs is imported when it runs: `studies --help` and `studies lis
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+_UsageError: Any = typer.BadParameter.__mro__[2]  # click's ClickException, wherever typer has it from
 
 Study = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study in the database.")]
 
@@ -108,10 +110,18 @@ def main() -> None:
     """Entry point of the console script."""
     os.umask(0o077)  # what studies write is for its user alone
     try:
-        app()
+        # Not app(): it would end Ctrl-C without a word, and a closed pipe as a failure.
+        command = typer.main.get_command(app)
+        with command.make_context("studies", sys.argv[1:]) as context:
+            command.invoke(context)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr)
         sys.exit(130)
+    except _UsageError as error:
+        error.show()
+        sys.exit(error.exit_code)
     except StudiesError as error:
         _fail(str(error), error.exit_code)
     except DlcoreError as error:

@@ -145,7 +145,9 @@ def _print_summary(outcome: Outcome, display: Display) -> None:
     rows = pareto_front(outcome.trials, facts.objectives) if several else ranking(outcome.trials, facts.objectives)
     for trial in rows[:_TABLE_ROWS]:
         values = "  ".join(f"{o.metric} {v:.6g}" for o, v in zip(facts.objectives, trial.values or (), strict=True))
-        display.note(f"  trial {trial.number:>4}  {values}  {hyperparameters_line(trial.hyperparameters, trial.searched)}")
+        display.note(
+            f"  trial {trial.number:>4}  {values}  {hyperparameters_line(trial.hyperparameters, trial.searched)}"
+        )
     winner = outcome.export.winner
     display.note("")
     display.note(

@@ -7,12 +7,14 @@ How settings become Optuna's distributions is `studies.space`.
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from decimal import Decimal
 
 from dlcore.config import ACTIVATIONS, INITIALIZATIONS, OPTIMIZERS, SCHEDULES
 from studies.mistakes import Mistake, must_be_one_of, shown, unknown_keys
 from studies.records import Value
 
 MAX_CHOICES = 1_000
+MAX_STEPS = 1_000_000
 MAX_GRID_RANGE = 64
 """A whole-number range of at most so many values needs no `step` in a grid."""
 
@@ -33,18 +35,23 @@ class Range:
         """How many values it holds; None where there is no end of them."""
         if self.step is None:
             return None if isinstance(self.low, float) else int(self.high - self.low) + 1
-        # Steps such as 0.1 have no exact binary form, so (high - low) / step may fall just short of a whole.
-        return math.floor((self.high - self.low) / self.step + 1e-9) + 1
+        return int((_decimal(self.high) - _decimal(self.low)) // _decimal(self.step)) + 1
+
+    def value(self, index: int) -> int | float:
+        """One of its countable values, ascending from `low`, at index 0."""
+        step = 1 if self.step is None else self.step
+        return type(self.low)(_decimal(self.low) + index * _decimal(step))
 
     def values(self) -> tuple[int | float, ...]:
-        """All of them, ascending, where they can be counted."""
-        n, step = self.n_values, 1 if self.step is None else self.step
-        if n is None:
+        """All of them, where they can be counted."""
+        if self.n_values is None:
             raise ValueError(f"{self} holds no countable values: it needs a step")
-        if isinstance(self.low, int):
-            return tuple(range(self.low, self.low + n * int(step), int(step)))
-        # Written as a decimal, so that 0.1 + 2 x 0.1 is the 0.3 that the user means.
-        return tuple(float(f"{self.low + i * step:.12g}") for i in range(n))
+        return tuple(self.value(index) for index in range(self.n_values))
+
+
+def _decimal(number: float) -> Decimal:
+    """The number as the user wrote it: 0.1 + 2 x 0.1 is to be 0.3."""
+    return Decimal(str(number))
 
 
 Setting = Range | tuple[Value, ...] | Value
@@ -78,10 +85,15 @@ class Rule:
         if isinstance(value, bool) or not isinstance(value, wanted):
             noun = "a whole number" if self.kind == "integer" else "a number"
             return f"must be {noun}{' or false' if self.can_be_off else ''}; got {shown(value)}"
-        return self._out_of_bounds(float(value)) and f"{self._out_of_bounds(float(value))}; got {shown(value)}"
+        text = self._out_of_bounds(value)
+        return f"{text}; got {shown(value)}" if text else None
 
     def _out_of_bounds(self, number: float) -> str | None:
-        if not math.isfinite(number):
+        try:
+            is_finite = math.isfinite(number)
+        except OverflowError:  # TOML's whole numbers have no end, a float has
+            is_finite = False
+        if not is_finite:
             return "must be finite"
         if number < self.low or (self.is_low_open and number == self.low):
             return f"must be {'>' if self.is_low_open else '>='} {self.low:g}"
@@ -159,11 +171,19 @@ def choices(setting: Setting) -> tuple[Value, ...] | None:
     return setting if isinstance(setting, tuple) else (setting,)
 
 
+def n_choices(setting: Setting) -> int | None:
+    """How many values a setting can give; None for a range without end."""
+    if isinstance(setting, Range):
+        return setting.n_values
+    return len(setting) if isinstance(setting, tuple) else 1
+
+
 def is_searched(setting: Setting) -> bool:
     """Whether it leaves anything to choose."""
-    if isinstance(setting, Range):
-        return (setting.n_values is None and setting.low < setting.high) or (setting.n_values or 0) > 1
-    return isinstance(setting, tuple) and len(setting) > 1
+    n = n_choices(setting)
+    if n is None:
+        return isinstance(setting, Range) and setting.low < setting.high
+    return n > 1
 
 
 def only_value(setting: Setting) -> Value:
@@ -216,7 +236,7 @@ def _range_mistakes(key: str, rule: Rule, raw: Mapping[str, object]) -> list[Mis
     if rule.kind in ("name", "switch"):
         return [Mistake(key, f"must be a list of values or one of them, not a range; got {shown(dict(raw))}")]
     number = Rule(rule.kind, low=rule.low, high=rule.high, is_high_open=rule.is_high_open)
-    mistakes = []
+    mistakes: list[Mistake] = []
     is_log = raw.get("log", False)
     for end in ("low", "high"):
         if end not in raw:
@@ -226,14 +246,20 @@ def _range_mistakes(key: str, rule: Rule, raw: Mapping[str, object]) -> list[Mis
     if not isinstance(is_log, bool):
         mistakes.append(Mistake(f"{key}.log", f"must be true or false; got {shown(is_log)}"))
     mistakes += _step_mistakes(key, rule, raw)
-    low, high = raw.get("low"), raw.get("high")
-    if not mistakes and isinstance(low, int | float) and isinstance(high, int | float):
-        if (rule.is_low_open or is_log) and low <= 0:
-            when = "when log = true; " if is_log else "; "
-            mistakes.append(Mistake(f"{key}.low", f"must be > 0 {when}got {shown(low)}".replace(" ;", ";")))
-        if high < low:
-            mistakes.append(Mistake(f"{key}.high", f"must be >= low = {shown(low)}; got {shown(high)}"))
+    if not mistakes:
+        mistakes = _order_mistakes(key, rule, _range(rule, raw))
     return mistakes + unknown_keys(f"{key}.", raw, [field.name for field in fields(Range)])
+
+
+def _order_mistakes(key: str, rule: Rule, found: Range) -> list[Mistake]:
+    """What is wrong with a range whose parts are right by themselves."""
+    if found.low <= 0 and (found.log or rule.is_low_open):
+        return [Mistake(f"{key}.low", f"must be > 0{' when log = true' if found.log else ''}; got {shown(found.low)}")]
+    if found.high < found.low:
+        return [Mistake(f"{key}.high", f"must be >= low = {shown(found.low)}; got {shown(found.high)}")]
+    if found.step is not None and (found.n_values or 0) > MAX_STEPS:
+        return [Mistake(f"{key}.step", f"must leave <= {MAX_STEPS} values; got {shown(found.n_values)}")]
+    return []
 
 
 def _step_mistakes(key: str, rule: Rule, raw: Mapping[str, object]) -> list[Mistake]:

@@ -41,7 +41,8 @@ class Mistake(NamedTuple):
 
 def shown(value: object) -> str:
     """A value as it stands in TOML, cut to one short line."""
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    # JSON writes all but infinite numbers as TOML does.
+    text = repr(value) if isinstance(value, float) else json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
 
 
@@ -81,7 +82,8 @@ def from_pydantic(error: ErrorDetails, section: str, known: Mapping[str, Sequenc
         return Mistake(key, str(context["error"]))
     if kind in _BOUNDS:
         sign, name = _BOUNDS[kind]
-        return Mistake(key, f"must be {sign} {context[name]}; got {shown(value)}")
+        bound = f"{context[name]:g}" if isinstance(context[name], float) else context[name]
+        return Mistake(key, f"must be {sign} {bound}; got {shown(value)}")
     return Mistake(key, f"{_TYPES.get(kind, error['msg'])}; got {shown(value)}")
 
 

@@ -32,7 +32,7 @@ def ranking(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> l
 
 
 def pareto_front(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[TrialRecord]:
-    """COMPLETE trials that no other one dominates (never worse, better in one objective), best first objective first."""
+    """COMPLETE trials that no other one dominates (never worse, better in one objective), by the first objective."""
     complete = ranking([t for t in trials if t.state == COMPLETE], objectives)
     return [t for t in complete if not any(_dominates(other, t, objectives) for other in complete)]
 

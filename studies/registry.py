@@ -167,19 +167,25 @@ def _signature(export: Path, manifest: Mapping[str, Any]) -> "ModelSignature":
     import onnxruntime
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType
 
     session = onnxruntime.InferenceSession(str(export / "model.onnx"), providers=["CPUExecutionProvider"])
     types = {"float": "float", "double": "double", "int64": "long", "string": "string", "bool": "boolean"}
 
-    def columns(nodes: list[Any], names: Mapping[str, str]) -> "Schema":
+    def columns(nodes: list[Any], names: Mapping[str, str], *, is_input: bool) -> "Schema":
         ours = {graph_name: name for name, graph_name in names.items()}
-        return Schema(
-            [ColSpec(types[node.type[len("tensor(") : -1]], ours.get(node.name, node.name)) for node in nodes]
-        )
+        specs: list[Any] = []
+        for node in nodes:
+            kind = types[node.type[len("tensor(") : -1]]
+            # Declared as a double, MLflow refuses a column of whole numbers or booleans before the model sees it.
+            accepts_any_number = is_input and kind == "double"
+            column = AnyType() if accepts_any_number else kind  # type: ignore[no-untyped-call]
+            specs.append(ColSpec(column, ours.get(node.name, node.name)))
+        return Schema(specs)
 
     return ModelSignature(
-        columns(session.get_inputs(), manifest.get("inputs", {})),
-        columns(session.get_outputs(), manifest.get("outputs", {})),
+        columns(session.get_inputs(), manifest.get("inputs", {}), is_input=True),
+        columns(session.get_outputs(), manifest.get("outputs", {}), is_input=False),
     )
 
 

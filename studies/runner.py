@@ -122,7 +122,7 @@ class Run:
             except KeyboardInterrupt:
                 self.display.end()
                 self.storage.release(self.facts.name)
-                mirror.finish("KILLED", 2.0)
+                mirror.finish("KILLED", min(2.0, _PATIENCE_S))
                 raise
             finally:
                 mirror.close()

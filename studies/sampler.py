@@ -20,7 +20,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from scipy.stats import qmc
 
-from studies.records import COMPLETE, PRUNED, Objective, Suggestion, TrialRecord, Value
+from studies.records import COMPLETE, PRUNED, WAITING, Objective, Suggestion, TrialRecord, Value
 from studies.space import Hyperparameters, distributions, grid_points, shrink, suggest
 from studies.spec import StudySpec
 
@@ -150,7 +150,8 @@ def frozen_trial(record: TrialRecord, spec: StudySpec, n_objectives: int) -> Fro
     neither value nor intermediate values: TPE cannot rank them, and crashes on them.
     """
     known = distributions(spec)
-    state = TrialState[record.state]
+    # A study that holds a WAITING trial hands it out again at the next ask; it is somebody's, as RUNNING ones are.
+    state = TrialState.RUNNING if record.state == WAITING else TrialState[record.state]
     is_ranked = record.state == COMPLETE or (record.state == PRUNED and n_objectives == 1)
     return create_trial(
         state=state,

@@ -1,6 +1,6 @@
 """The sections of a spec: which keys each one has, their types, defaults and bounds.
 
-What must hold between the keys of one section or of several is checked in `studies.spec`.
+What must hold between the keys of one section or of several is checked in `studies.spec_rules`.
 """
 
 import re

@@ -249,6 +249,14 @@ def _environment(pid: int) -> dict[str, str]:
         return {}
 
 
+def _is_alive(pid: int) -> bool:
+    """Whether the process runs; its environment does not tell, since it is empty for a moment after exec."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
 def _listens(leader: int, port: int) -> bool:
     """Whether a process of the group listens on the port: an answer could come from a stranger."""
     try:
@@ -279,7 +287,7 @@ def _is_healthy(port: int) -> bool:
 def _answers_before(pid: int, port: int, deadline: float) -> bool:
     """Wait until the group listens and answers; False when its leader is gone or time is up."""
     while time.monotonic() < deadline:
-        if not _environment(pid):
+        if not _is_alive(pid):
             return False
         if _listens(pid, port) and _is_healthy(port):
             return True
@@ -348,4 +356,5 @@ def _end(processes: list[psutil.Process]) -> bool:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(alive, timeout=STOP_S)
+    _children[:] = [child for child in _children if child.poll() is None]
     return bool(processes)

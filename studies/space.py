@@ -32,7 +32,7 @@ def distribution(setting: Setting) -> BaseDistribution:
         return CategoricalDistribution(setting)
     assert isinstance(setting, Range), f"{setting} is fixed: there is nothing to distribute"
     # Optuna moves `high` down to low + n x step by itself, with a warning: it is moved here.
-    high = setting.high if setting.step is None else setting.values()[-1]
+    high = setting.high if setting.step is None else setting.value((setting.n_values or 1) - 1)
     if isinstance(setting.low, int):
         return IntDistribution(setting.low, int(high), setting.log, 1 if setting.step is None else int(setting.step))
     return FloatDistribution(setting.low, high, setting.log, setting.step)

@@ -68,7 +68,7 @@ class StudySpec(ObjectiveList):
     def fixed(self) -> dict[str, Value]:
         """Values of the others; no `learning_rate` where nobody gave one: it depends on a trial's optimizer."""
         values: dict[str, Value] = dict(FIXED)
-        for name in RULES.keys() & Training.model_fields.keys():
+        for name in [name for name in RULES if name in Training.model_fields]:
             value = getattr(self.training, name)
             values[name] = False if value is None else value
         single = {name: only_value(s) for name, s in self.search_space.items() if not is_searched(s)}
@@ -267,12 +267,14 @@ def _space(raw: Mapping[str, Any], training: Training | None, found: list[Mistak
     """The settings that are right."""
     given = raw.get("search_space")
     if given is None:
-        return default_space(training.optimizer if training else "sgd")
-    if not isinstance(given, Mapping):
+        settings = default_space(training.optimizer if training else "sgd")
+    elif isinstance(given, Mapping):
+        settings, mistakes = read_settings(given)
+        found += mistakes
+    else:
+        settings = {}
         found.append(Mistake("search_space", f"must be a table; got {shown(given)}"))
-        return {}
-    settings, mistakes = read_settings(given)
-    found += mistakes
+    # One order for all: what a sampler proposes may depend on it.
     return {name: settings[name] for name in RULES if name in settings}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import prod
 
 from dlcore.config import LOWER_IS_BETTER
-from studies.hyperparameters import FIXED, MAX_GRID_RANGE, RULES, Range, Setting, choices, is_searched
+from studies.hyperparameters import FIXED, MAX_GRID_RANGE, RULES, Range, Setting, choices, is_searched, n_choices
 from studies.mistakes import Mistake, shown
 from studies.sections import Budget, DataSection, ObjectiveList, ObjectiveSection, Search, Training
 
@@ -128,10 +128,10 @@ def _space_and_training_rules(parts: Parts, training: Training) -> Iterator[Mist
             setting = space[other] if other in space else getattr(training, other, None) or FIXED[other]
             if not (other in given and other not in space) and value not in (choices(setting) or ()):
                 yield Mistake(f"search_space.{name}", f"has no meaning where {other} is never {value}")
-    epochs, warmup = training.epochs, space.get("warmup_epochs", 0)
-    longest = max((int(v) for v in choices(warmup) or ()), default=0)
-    if longest > epochs:
-        yield Mistake("search_space.warmup_epochs", f"must be <= training.epochs = {epochs}; got {longest}")
+    warmup = space.get("warmup_epochs", 0)
+    longest = warmup.high if isinstance(warmup, Range) else max(warmup) if isinstance(warmup, tuple) else warmup
+    if int(longest) > training.epochs:
+        yield Mistake("search_space.warmup_epochs", f"must be <= training.epochs = {training.epochs}; got {longest}")
 
 
 def _grid_rules(space: Mapping[str, Setting], given: frozenset[str] | None) -> Iterator[Mistake]:
@@ -144,10 +144,10 @@ def _grid_rules(space: Mapping[str, Setting], given: frozenset[str] | None) -> I
         if isinstance(setting, Range)
         and is_searched(setting)
         and setting.step is None
-        and (setting.n_values is None or setting.n_values > MAX_GRID_RANGE)
+        and (setting.n_values or MAX_GRID_RANGE + 1) > MAX_GRID_RANGE
     ]
     for name in endless:
         yield Mistake(f"search_space.{name}", 'must be a list or a range with a step where sampler = "grid"')
-    n_points = prod(len(choices(setting) or ()) for setting in space.values() if not endless)
+    n_points = prod(n_choices(setting) or 1 for setting in space.values() if not endless)
     if not endless and n_points > MAX_GRID_POINTS:
         yield Mistake("search_space", f"must have <= {MAX_GRID_POINTS} points as a grid; got up to {n_points}")

@@ -61,6 +61,7 @@ class Mirror:
         self.experiment_id: str | None = None
         self.parent_run_id: str | None = None
         # Of the thread alone.
+        self._rest: Rest | None = None
         self._study: MirroredStudy | None = None
         self._is_shaken = False
         self._declined: set[int | str] = set()
@@ -139,8 +140,14 @@ class Mirror:
                 self.error = str(error) if isinstance(error, TrackingError) else f"{type(error).__name__}: {error}"
                 self._is_shaken = True
                 if not isinstance(error, Unreachable):
-                    self._study = None  # the server may have lost what we know of it: look again
+                    self._forget()  # the server may have lost what we know of it: look again
                 wait_s = min(max(FIRST_WAIT_S, 2 * wait_s), LONGEST_WAIT_S)
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._rest is not None:
+            self._rest.close()
+        self._study = self._rest = None
 
     def _wait_for_work(self, wait_s: float) -> bool:
         """Wait after a failure, then until there is something to do; False when the mirror is closed."""
@@ -170,8 +177,9 @@ class Mirror:
             return self._study
         address = self._get_address()
         if self._study is None or address != self.address:
-            self.address = address
-            study = MirroredStudy(Rest(address), self._facts)
+            self._forget()
+            self.address, self._rest = address, Rest(address)
+            study = MirroredStudy(self._rest, self._facts)
             self.experiment_id, self.parent_run_id = study.experiment_id, study.parent_run_id
             with self._changed:
                 self._done = {number for number in self._done if study.has(number)}

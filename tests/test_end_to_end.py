@@ -49,7 +49,7 @@ def finished(request: pytest.FixtureRequest, served_home: Path, tmp_path_factory
     )  # fmt: skip
     assert answer.returncode == 0, answer.stderr + answer.stdout
     assert answer.stderr == ""
-    assert f"the winner is trial" in answer.stdout
+    assert "the winner is trial" in answer.stdout
     return str(request.param)
 
 
@@ -104,7 +104,7 @@ def test_optuna_loads_the_study(finished: str, served_home: Path) -> None:
 
 def test_the_export_answers_as_torch_does(finished: str, served_home: Path) -> None:
     folder = served_home / "exports" / f"e2e-{finished}"
-    network, preprocessor, manifest = load_network(folder)
+    network, preprocessor, _ = load_network(folder)
     exported = ExportedModel.load(folder)
     rng = np.random.default_rng(0)
     x = preprocessor.transform(np.full((1, len(exported.feature_names)), np.nan)) + rng.normal(size=(50, 1))
@@ -126,9 +126,7 @@ def test_the_export_answers_as_torch_does(finished: str, served_home: Path) -> N
     assert answers["label"].tolist() == [exported.class_labels[i] for i in expected.argmax(axis=1)]
 
 
-def test_the_registered_champion_answers_as_the_export_does(
-    finished: str, served_home: Path, studies: Studies
-) -> None:
+def test_the_registered_champion_answers_as_the_export_does(finished: str, served_home: Path, studies: Studies) -> None:
     import pandas as pd
 
     shown = json.loads(studies("show", f"e2e-{finished}", "--json", home=served_home).stdout)
@@ -162,7 +160,9 @@ def test_predictions_of_a_file_are_labels_and_probabilities_or_values(
     folder = served_home / "exports" / f"e2e-{finished}"
     names = ExportedModel.load(folder).feature_names
     header = ",".join(f'"{name}"' for name in (*names, "extra"))
-    (tmp_path / "rows.csv").write_text("\n".join([header, ",".join(["1.5"] * len(names) + ["x"]), "," * len(names)]) + "\n")
+    (tmp_path / "rows.csv").write_text(
+        "\n".join([header, ",".join(["1.5"] * len(names) + ["x"]), "," * len(names)]) + "\n"
+    )
     answer = studies("predict", folder, "rows.csv", home=served_home)
     assert answer.returncode == 0, answer.stderr
     lines = answer.stdout.splitlines()

@@ -15,7 +15,7 @@ DOORS = {
     "mlflow": {"tracking", "server", "registry", "served_model", "best", "doctor"},
     "torch": {"cohort"},
     "onnx": set(),
-    "onnxruntime": {"served_model"},
+    "onnxruntime": {"served_model", "registry"},
     "typer": {"cli"},
     "rich": {"display", "overview"},
     "plotly": {"report"},

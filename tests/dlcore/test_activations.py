@@ -38,4 +38,5 @@ def test_a_stack_of_members_gets_each_members_own_slope(name: str) -> None:
     slopes = torch.tensor([0.0, 0.01, 0.3]).reshape(3, 1, 1)
     stacked = ACTIVATIONS[name].function(x, slopes)
     for member, alone, slope in zip(stacked, x, slopes.flatten().tolist(), strict=True):
-        assert torch.equal(member, ACTIVATIONS[name].function(alone, slope))
+        # Not to the bit: vectorised exp and its scalar remainder may differ in the last one.
+        torch.testing.assert_close(member, ACTIVATIONS[name].function(alone, slope), rtol=1e-6, atol=1e-7)

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from dlcore.activations import ACTIVATIONS
+from dlcore.config import ACTIVATIONS as ACTIVATION_NAMES
 from dlcore.config import (
     CLASSIFICATION_METRICS,
     DEFAULT_METRIC,
@@ -17,7 +18,6 @@ from dlcore.config import (
     TrainConfig,
     metrics_of,
 )
-from dlcore.config import ACTIVATIONS as ACTIVATION_NAMES
 from dlcore.config import INITIALIZATIONS as INITIALIZATION_NAMES
 from dlcore.errors import ConfigError
 from dlcore.init import INITIALIZATIONS

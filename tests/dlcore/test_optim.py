@@ -115,9 +115,7 @@ def test_stacked_adamw_gives_each_member_its_own_hyperparameters():
         gradient = random_tensors(step, [(3, 4, 5)])[0]
         for i, (first, second) in enumerate(alone_moments):
             adamw_step([alone[i]], [gradient[i].clone()], [first], [second], step, rates[i], decays[i])
-        adamw_step(
-            [stacked], [gradient], [moments[0]], [moments[1]], step, column(rates, 2), column(decays, 2)
-        )
+        adamw_step([stacked], [gradient], [moments[0]], [moments[1]], step, column(rates, 2), column(decays, 2))
     torch.testing.assert_close(stacked, torch.stack(alone), rtol=1e-12, atol=1e-12)
 
 

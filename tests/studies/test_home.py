@@ -39,7 +39,7 @@ def test_another_kind_of_database_is_refused_without_its_password(
 def test_a_second_driver_is_refused_until_the_first_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STUDIES_HOME", str(tmp_path))
     home = open_home()
-    code = "import os, sys; sys.path[:0] = sys.argv[1:]; from studies.home import *\nwith drive(open_home(), 'wine'): input()"
+    code = "from studies.home import *\nwith drive(open_home(), 'wine'): input()"
     child = subprocess.Popen(
         [sys.executable, "-c", f"{code}\nprint('over')"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

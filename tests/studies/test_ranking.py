@@ -27,7 +27,9 @@ def test_a_pruned_trial_is_best_only_where_none_is_complete(make_trial: Make) ->
 
 
 def test_trials_without_a_finite_value_are_never_best(make_trial: Make) -> None:
-    assert best_trial([make_trial(0, None, FAIL), make_trial(1, math.nan), make_trial(2, math.inf)], LEAST_ERROR) is None
+    assert (
+        best_trial([make_trial(0, None, FAIL), make_trial(1, math.nan), make_trial(2, math.inf)], LEAST_ERROR) is None
+    )
     assert best_trial([], LEAST_ERROR) is None
 
 

@@ -50,9 +50,7 @@ def test_an_unknown_study_is_none_or_said_by_name(storage: Storage) -> None:
         storage.records("nothing")
 
 
-def test_a_name_that_another_program_took_is_refused(
-    storage: Storage, make_facts: Callable[..., StudyFacts]
-) -> None:
+def test_a_name_that_another_program_took_is_refused(storage: Storage, make_facts: Callable[..., StudyFacts]) -> None:
     optuna.create_study(storage=storage.url, study_name="wine")
     with pytest.raises(UserError, match="made by another program"):
         storage.create_study(make_facts("wine"))
@@ -194,8 +192,17 @@ def test_deleting_the_study_in_optuna_leaves_no_orphans(
     storage.close()
     with sqlite3.connect(tmp_path / "studies.db") as connection:
         connection.execute("PRAGMA foreign_keys = ON")
-        for table in ("trial_params", "trial_values", "trial_intermediate_values", "trial_user_attributes",
-                      "trial_system_attributes", "trials", "study_directions", "study_system_attributes", "studies"):
+        for table in (
+            "trial_params",
+            "trial_values",
+            "trial_intermediate_values",
+            "trial_user_attributes",
+            "trial_system_attributes",
+            "trials",
+            "study_directions",
+            "study_system_attributes",
+            "studies",
+        ):
             connection.execute(f"DELETE FROM {table}")
         for table in ("dlcore_studies", "dlcore_cohorts", "dlcore_results", "dlcore_curves"):
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)

@@ -1,0 +1,337 @@
+import json
+import math
+import random
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from dlcore import onnx_graph
+from dlcore.config import ACTIVATIONS, ModelConfig
+from dlcore.data import DataSplits, Split
+from dlcore.errors import ExportError
+from dlcore.export import FILES, ExportedModel, export_model, load_network
+from dlcore.files import SUMS_FILE, read_sealed, write_sealed
+from dlcore.models import build_model
+from dlcore.preprocess import fit_preprocessor
+
+LABELS = {"binary": ("no", "yes"), "multiclass": (3, 5, 8), "regression": ()}
+TASKS = tuple(LABELS)
+
+
+def make_splits(task: str, *, names=("a", "year", "empty", "d"), labels=None, targets=("t",)) -> DataSplits:
+    """Columns of very different sizes, one of them without any value in train, with holes in all others."""
+    rng = np.random.default_rng(0)
+    labels = LABELS[task] if labels is None else labels
+    x = rng.normal(size=(400, 4)) * [1.0, 0.01, 1.0, 1e6] + [0.0, 2e9, 5.0, -1e6]
+    x[rng.random(x.shape) < 0.2] = np.nan
+    x[:200, 2] = np.nan
+    if task == "regression":
+        y = rng.normal(size=(400, len(targets))) * np.arange(1, len(targets) + 1) * 1e3 + 1e4
+    else:
+        y = rng.integers(0, len(labels), 400)
+    train, val, test = (Split(x[p], y[p], p) for p in np.split(np.arange(400), (200, 300)))
+    return DataSplits(
+        name="made",
+        task=task,
+        feature_names=tuple(names),
+        target_names=tuple(targets),
+        class_labels=tuple(labels),
+        train=train,
+        val=val,
+        test=test,
+        preprocessor=fit_preprocessor(train.x, train.y, task),
+        fingerprint="0" * 64,
+    )
+
+
+def make_network(splits: DataSplits, activation="relu", widths=(16, 8), **changes):
+    config = ModelConfig(splits.n_features, splits.n_outputs, widths, activation, **changes)
+    return build_model(config, seed=1), config
+
+
+def columns_of(splits: DataSplits, x: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: x[:, i] for i, name in enumerate(splits.feature_names)}
+
+
+def torch_answers(model, splits: DataSplits, x: np.ndarray) -> np.ndarray:
+    """Probabilities of all classes, or values in own units: (N, C), computed without the export."""
+    with torch.no_grad():
+        outputs = model.eval()(torch.from_numpy(splits.preprocessor.transform(x)).float())
+    answers = splits.to_task().predict(outputs).numpy()
+    return np.stack([1 - answers, answers], axis=1) if splits.task == "binary" else answers
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_onnx_answers_as_torch_does(tmp_path, task, activation):
+    splits = make_splits(task)
+    model, config = make_network(splits, activation, slope=0.2, initialization="kaiming_normal", dropout=0.3)
+    exported = ExportedModel.load(export_model(tmp_path / "out", model, config, splits, {}))
+    rng = np.random.default_rng(1)
+    for n in (1, 7, 1000):
+        x = splits.train.x[rng.integers(0, 200, n)]
+        x[rng.random(x.shape) < 0.1] = np.nan
+        expected = torch_answers(model, splits, x)
+        answers = exported.predict(columns_of(splits, x))
+        assert all(values.shape == (n,) for values in answers.values())
+        if task == "regression":
+            assert list(answers) == ["prediction"]
+            assert answers["prediction"].dtype == np.float64
+            gap = (answers["prediction"] - expected[:, 0]) / splits.preprocessor.target_scale[0]
+            assert np.abs(gap).max() <= 1e-5
+        else:
+            labels = answers.pop("label")
+            assert list(answers) == [f"probability_{label}" for label in splits.class_labels]
+            np.testing.assert_allclose(np.stack(list(answers.values()), axis=1), expected, rtol=0, atol=1e-5)
+            assert labels.tolist() == [splits.class_labels[i] for i in expected.argmax(axis=1)]
+
+
+def test_every_activation_has_its_nodes():
+    assert set(onnx_graph.ACTIVATION_NODES) == set(ACTIVATIONS)
+
+
+def test_a_linear_model_and_a_deep_one_can_be_exported(tmp_path):
+    splits = make_splits("multiclass")
+    for widths in ((), (8,) * 12):
+        model, config = make_network(splits, "tanh", widths)
+        exported = ExportedModel.load(export_model(tmp_path / "out", model, config, splits, {}))
+        answers = exported.predict(columns_of(splits, splits.test.x))
+        expected = torch_answers(model, splits, splits.test.x)
+        np.testing.assert_allclose(answers["probability_5"], expected[:, 1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("labels", [("b", "ä b"), (False, True), (0, 1), (-1, 7), (1.5, 2.5)])
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_labels_come_back_as_they_are_called_in_the_table(tmp_path, task, labels):
+    splits = make_splits(task, labels=labels)
+    model, config = make_network(splits)
+    exported = ExportedModel.load(export_model(tmp_path / "out", model, config, splits, {}))
+    found = exported.predict(columns_of(splits, splits.test.x))["label"].tolist()
+    expected = [labels[i] for i in torch_answers(model, splits, splits.test.x).argmax(axis=1)]
+    assert found == expected
+    assert {type(label) for label in found} == {type(labels[0])}
+    assert exported.class_labels == labels
+
+
+def test_several_targets_have_a_prediction_each(tmp_path):
+    splits = make_splits("regression", targets=("price", "size"))
+    model, config = make_network(splits)
+    exported = ExportedModel.load(export_model(tmp_path / "out", model, config, splits, {}))
+    answers = exported.predict(columns_of(splits, splits.test.x))
+    assert list(answers) == ["prediction_price", "prediction_size"]
+    expected = torch_answers(model, splits, splits.test.x)
+    np.testing.assert_allclose(np.stack(list(answers.values()), axis=1), expected, rtol=1e-6)
+
+
+def test_columns_may_be_called_like_outputs_or_like_our_own_tensors(tmp_path):
+    names = ("label", "probability_yes", "/constant_0", "")
+    splits = make_splits("binary", names=names)
+    model, config = make_network(splits)
+    exported = ExportedModel.load(export_model(tmp_path / "out", model, config, splits, {}))
+    assert exported.feature_names == names
+    answers = exported.predict(columns_of(splits, splits.test.x))
+    assert list(answers) == ["label", "probability_no", "probability_yes"]
+    expected = torch_answers(model, splits, splits.test.x)
+    np.testing.assert_allclose(answers["probability_yes"], expected[:, 1], rtol=0, atol=1e-5)
+
+
+def test_a_double_precision_network_is_exported_in_float32(tmp_path):
+    splits = make_splits("binary")
+    _, config = make_network(splits)
+    model = build_model(config, seed=1, dtype=torch.float64)
+    network, _, _ = load_network(export_model(tmp_path / "out", model, config, splits, {}))
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    assert {p.dtype for p in model.parameters()} == {torch.float64}, "the network itself stays as it was"
+    assert model.training
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_network_comes_back_bit_equal(tmp_path, task):
+    splits = make_splits(task)
+    model, config = make_network(splits, "selu")
+    network, preprocessor, manifest = load_network(export_model(tmp_path / "out", model, config, splits, {"trial": 7}))
+    assert preprocessor == splits.preprocessor
+    assert manifest["facts"] == {"trial": 7}
+    x = torch.from_numpy(preprocessor.transform(splits.test.x)).float()
+    assert torch.equal(network(x), model.eval()(x))
+
+
+def test_the_manifest_says_all_that_is_needed_to_use_it(tmp_path):
+    splits = make_splits("multiclass")
+    model, config = make_network(splits)
+    facts = {"metrics": {"f1": np.float64(0.5), "roc_auc": math.nan}, "widths": (1, np.int64(2)), "note": None}
+    folder = export_model(tmp_path / "out", model, config, splits, facts)
+    text = (folder / "model.json").read_text()
+    manifest = json.loads(text)
+    assert "NaN" not in text
+    assert manifest["facts"] == {"metrics": {"f1": 0.5, "roc_auc": None}, "widths": [1, 2], "note": None}
+    assert manifest["feature_names"] == ["a", "year", "empty", "d"]
+    assert manifest["class_labels"] == [3, 5, 8]
+    assert manifest["task"] == "multiclass"
+    assert manifest["architecture"]["widths"] == [16, 8]
+    assert manifest["data"]["fingerprint"] == splits.fingerprint
+    assert manifest["check"]["rows"] == 201
+    assert manifest["check"]["largest_difference"] <= manifest["check"]["tolerance"] == 1e-5
+    assert set(manifest["versions"]) >= {"python", "torch", "onnx", "onnxruntime", "numpy", "safetensors"}
+    sums = dict(line.split("  ")[::-1] for line in (folder / SUMS_FILE).read_text().splitlines())
+    assert {name: sums[name] for name in manifest["files"]} == manifest["files"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*FILES, SUMS_FILE])
+
+
+def test_facts_that_are_not_plain_data_are_refused_by_their_place(tmp_path):
+    splits = make_splits("binary")
+    model, config = make_network(splits)
+    with pytest.raises(ExportError, match=r"facts\.spec\[1\] must be plain data"):
+        export_model(tmp_path / "out", model, config, splits, {"spec": [1, object()]})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_network_gives_the_same_files(tmp_path):
+    splits = make_splits("binary")
+    model, config = make_network(splits)
+    one, two = (export_model(tmp_path / name, model, config, splits, {"a": 1}) for name in ("1", "2"))
+    assert read_sealed(one, FILES) == read_sealed(two, FILES)
+
+
+def test_a_failed_check_leaves_the_old_export_whole(tmp_path, monkeypatch):
+    splits = make_splits("regression")
+    model, config = make_network(splits, "tanh")
+    folder = export_model(tmp_path / "out", model, config, splits, {})
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setitem(onnx_graph.ACTIVATION_NODES, "tanh", onnx_graph.ACTIVATION_NODES["sigmoid"])
+    with pytest.raises(ExportError, match="must answer as the network does, to 1e-05; on 201 rows they differ"):
+        export_model(folder, model, config, splits, {})
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_labels_in_the_wrong_order_are_refused(tmp_path, monkeypatch):
+    splits = make_splits("binary")
+    model, config = make_network(splits)
+    right = onnx_graph._label_array
+    monkeypatch.setattr(onnx_graph, "_label_array", lambda labels: right(labels)[::-1].copy())
+    with pytest.raises(ExportError, match="must call the likeliest class"):
+        export_model(tmp_path / "out", model, config, splits, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_of_nan_is_refused(tmp_path):
+    splits = make_splits("regression")
+    model, config = make_network(splits)
+    with torch.no_grad():
+        model[0].weight.fill_(math.nan)
+    with pytest.raises(ExportError, match="differ by nan"):
+        export_model(tmp_path / "out", model, config, splits, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_that_amplifies_rounding_may_differ_by_it(tmp_path):
+    splits = make_splits("regression")
+    model, config = make_network(splits, "tanh", (64, 64, 64))
+    with torch.no_grad():
+        for p in model.parameters():
+            p *= 30  # chaotic: float32's own rounding is now far above the tolerance
+    folder = export_model(tmp_path / "out", model, config, splits, {})
+    assert json.loads((folder / "model.json").read_text())["check"]["tolerance"] > 1e-5
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    splits = make_splits("binary")
+    model, config = make_network(splits)
+    return export_model(tmp_path_factory.mktemp("exports") / "out", model, config, splits, {})
+
+
+@pytest.mark.parametrize("load", [ExportedModel.load, load_network])
+@pytest.mark.parametrize("name", [*FILES, SUMS_FILE])
+def test_a_missing_file_is_refused_by_name(folder, name, load):
+    path = folder / name
+    content = path.read_bytes()
+    path.unlink()
+    try:
+        with pytest.raises(ExportError, match=f"{name} must be a readable file"):
+            load(folder)
+    finally:
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_file_is_refused_by_name(folder, name):
+    path, rng = folder / name, random.Random(name)
+    content = path.read_bytes()
+    try:
+        for _ in range(100):
+            damaged = bytearray(content)
+            damaged[rng.randrange(len(damaged))] ^= rng.randrange(1, 256)
+            path.write_bytes(rng.choice((damaged, damaged[: rng.randrange(len(damaged))])))
+            with pytest.raises(ExportError, match=f"{name} must be as it was written"):
+                ExportedModel.load(folder)
+    finally:
+        path.write_bytes(content)
+    ExportedModel.load(folder)
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ExportError, match="nowhere"):
+        ExportedModel.load(tmp_path / "nowhere")
+
+
+def test_an_export_of_another_format_is_refused(folder, tmp_path):
+    files = read_sealed(folder, FILES)
+    for manifest in (b"[]", b'{"format_version": 99}'):
+        write_sealed(tmp_path / "out", {**files, "model.json": manifest})
+        with pytest.raises(ExportError, match=r"model\.json must have format_version"):
+            ExportedModel.load(tmp_path / "out")
+    write_sealed(tmp_path / "out", {**files, "model.json": b"{"})
+    with pytest.raises(ExportError, match=r"model\.json must be JSON"):
+        ExportedModel.load(tmp_path / "out")
+
+
+def test_a_graph_that_reads_other_files_is_refused(folder, tmp_path):
+    files = read_sealed(folder, FILES)
+    graph = onnx.ModelProto.FromString(files["model.onnx"])
+    tensor = next(t for t in graph.graph.initializer if t.raw_data)
+    onnx.external_data_helper.set_external_data(tensor, location="/etc/passwd")
+    write_sealed(tmp_path / "out", {**files, "model.onnx": graph.SerializeToString()})
+    with pytest.raises(ExportError, match=r"model\.onnx must hold all its numbers itself"):
+        ExportedModel.load(tmp_path / "out")
+
+
+def test_a_sealed_folder_of_something_else_is_refused(folder, tmp_path):
+    files = read_sealed(folder, FILES)
+    for change in ({"model.onnx": b"junk"}, {"model.onnx": b""}, {"model.json": b'{"format_version": 1}'}):
+        write_sealed(tmp_path / "out", {**files, **change})
+        with pytest.raises(ExportError, match="out must be an export written by dlcore"):
+            ExportedModel.load(tmp_path / "out")
+    with pytest.raises(ExportError, match=r"model\.json must describe a network"):
+        load_network(tmp_path / "out")
+
+
+def test_predict_names_what_is_wrong_with_the_columns(folder):
+    exported = ExportedModel.load(folder)
+    columns = {name: np.zeros(3) for name in exported.feature_names}
+    without = {name: values for name, values in columns.items() if name not in ("year", "d")}
+    with pytest.raises(ExportError, match="missing: year, d"):
+        exported.predict(without)
+    with pytest.raises(ExportError, match="column year must hold numbers"):
+        exported.predict({**columns, "year": np.array(["x", "y", "z"])})
+    with pytest.raises(ExportError, match=r"column year must have one dimension; got shape \(3, 1\)"):
+        exported.predict({**columns, "year": np.zeros((3, 1))})
+    with pytest.raises(ExportError, match="equally long"):
+        exported.predict({**columns, "year": np.zeros(2)})
+
+
+def test_predict_takes_whole_numbers_booleans_and_further_columns(folder):
+    exported = ExportedModel.load(folder)
+    plain = {name: np.array([1.0, 0.0]) for name in exported.feature_names}
+    mixed = {**plain, "a": np.array([1, 0]), "d": np.array([True, False]), "more": np.array(["x", "y"])}
+    for name, values in exported.predict(plain).items():
+        assert values.tolist() == exported.predict(mixed)[name].tolist()
+
+
+def test_predict_takes_no_rows(folder):
+    exported = ExportedModel.load(folder)
+    answers = exported.predict({name: np.zeros(0) for name in exported.feature_names})
+    assert all(values.shape == (0,) for values in answers.values())

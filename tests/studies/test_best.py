@@ -1,0 +1,90 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from studies import best
+from studies.errors import StudyFailed, UserError
+from studies.home import Home
+from studies.records import FAIL, TrialRecord
+from studies.runner import Run
+from studies.spec import spec_from_dict
+from studies.storage import Storage
+from tests.studies.conftest import SMALL_SPEC, Lines
+
+
+@pytest.fixture
+def run(finished_home: Home, display: Lines) -> Run:
+    return Run(spec_from_dict(SMALL_SPEC), finished_home, Storage(finished_home.database_url), display)
+
+
+def winner_of(run: Run) -> TrialRecord:
+    return best.choose(run.storage, run.facts, None)[0]
+
+
+def test_the_manifest_says_where_the_network_comes_from(run: Run, tmp_path: Path) -> None:
+    made = run.export(None, tmp_path / "out")
+    facts = json.loads((tmp_path / "out" / "model.json").read_text())["facts"]
+    assert facts["study"] == "wine" and facts["trial"] == made.winner.number
+    assert facts["spec"]["seed"] == 1 and facts["environment"]["torch"]
+    assert facts["test_metrics"] == made.winner.test_metrics
+    assert made.is_best and made.warning is None
+
+
+def test_exporting_twice_gives_the_same_bytes_of_weights(run: Run, tmp_path: Path) -> None:
+    first, second = (run.export(None, tmp_path / name) for name in ("a", "b"))
+    assert first.winner.onnx_sha256 == second.winner.onnx_sha256
+    assert (tmp_path / "a" / "weights.safetensors").read_bytes() == (
+        tmp_path / "b" / "weights.safetensors"
+    ).read_bytes()
+
+
+def test_another_trial_than_the_best_is_not_measured_on_test(run: Run, tmp_path: Path) -> None:
+    other = next(t for t in run.storage.records("wine") if t.number != winner_of(run).number)
+    made = run.export(other.number, tmp_path / "other")
+    assert not made.is_best and made.winner.test_metrics == {} and made.winner.number == other.number
+    stored = run.storage.winner("wine")
+    assert stored is not None and stored[0].number == winner_of(run).number
+
+
+def test_a_trial_that_is_not_there_or_has_no_network_is_refused(run: Run) -> None:
+    with pytest.raises(UserError, match="trials 0 to 5; there is no trial 9"):
+        run.export(9, None)
+
+
+def test_a_study_without_a_value_fails_and_says_why(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = TrialRecord(0, FAIL, {}, (), 0, 1, reason="diverged in epoch 1: the loss became nan")
+    monkeypatch.setattr(run.storage, "records", lambda *args, **options: [failed])
+    with pytest.raises(StudyFailed, match="the loss became nan"):
+        best.choose(run.storage, run.facts, None)
+    with pytest.raises(UserError, match="no network to export: diverged"):
+        best.choose(run.storage, run.facts, 0)
+
+
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+def test_a_curve_that_does_not_come_out_again_stops_the_export_or_is_explained(
+    run: Run, tmp_path: Path, is_elsewhere: bool
+) -> None:
+    from dataclasses import replace
+
+    trial = winner_of(run)
+    last = trial.curve[-1]
+    forged = replace(trial, curve=(*trial.curve[:-1], replace(last, train_loss=last.train_loss * 1.001)))
+    facts = replace(run.facts, environment={**run.facts.environment, "torch": "1.0"}) if is_elsewhere else run.facts
+    target = (tmp_path / "out", True)
+    if is_elsewhere:
+        made = best.export(forged, facts, run.trainer, run.splits, target)
+        assert made.warning is not None and "torch 1.0 ->" in made.warning
+    else:
+        with pytest.raises(StudyFailed, match="does not"):
+            best.export(forged, facts, run.trainer, run.splits, target)
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_other_files_is_never_replaced(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="holds other files"):
+        run.export(None, tmp_path)
+    with pytest.raises(UserError, match="something else"):
+        run.export(None, tmp_path / "thesis.txt")
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"

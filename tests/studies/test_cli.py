@@ -1,0 +1,178 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dlcore.export import ExportedModel
+from studies import commands
+from studies.cli import main
+from studies.errors import StudyFailed
+from studies.home import Home
+
+Call = Callable[..., tuple[int, str, str]]
+GOOD = {
+    "study": 'study = "wine"',
+    "data": '[data]\nsource = "sklearn:wine"',
+}
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
+    """`studies WORDS...` in this process, in an empty folder: exit code, standard output, standard error."""
+    mask = os.umask(0o022)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STUDIES_HOME", str(tmp_path / "home"))
+    for name in ("STUDIES_DB", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["studies", *map(str, words)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    yield run
+    os.umask(mask)
+
+
+def refused(answer: tuple[int, str, str]) -> str:
+    """The message of a user's mistake: exit code 2, short, no traceback."""
+    code, out, err = answer
+    assert code == 2, (out, err)
+    assert err.startswith("error: ") and "Traceback" not in out + err
+    assert len(err.splitlines()) <= 6
+    return err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"study": 'study = "wine"\nbudget = { trails = 3 }'}, 'budget.trails .*unknown key; did you mean "trials"'),
+        ({"study": 'study = "wine"\nseed = "seven"'}, r'seed .*whole number; got "seven"'),
+        ({"space": "[search_space]\nwidth = { low = 64, high = 16 }"}, "search_space.width.*64"),
+        ({"space": "[search_space]\nlearning_rate = { low = 0.0, high = 1.0, log = true }"}, "must be > 0.*got 0.0"),
+        ({"data": '[data]\nsource = "sklearn:wines"'}, 'did you mean "sklearn:wine"'),
+        ({"data": '[data]\npath = "none.csv"\ntarget = "y"'}, r"none\.csv"),
+        ({"data": '[data]\npath = "table.csv"\ntarget = "z"'}, "z"),
+        ({"data": '[data]\npath = "empty.csv"\ntarget = "y"'}, r"empty\.csv"),
+        ({"data": '[data]\npath = "one.csv"\ntarget = "y"'}, "two classes"),
+        ({"study": 'study = "a/b"'}, "study .*a/b"),
+        ({"study": 'study = "it\'s"'}, "study .*it's"),
+        ({"study": 'study = "a\\"b"'}, "study "),
+        ({"study": 'study = "wine'}, "TOML"),
+    ],
+)
+def test_a_mistake_in_a_spec_is_one_message(call: Call, tmp_path: Path, change: dict[str, str], message: str) -> None:
+    import re
+
+    (tmp_path / "table.csv").write_text("x,y\n" + "".join(f"{i},{i % 2}\n" for i in range(50)))
+    (tmp_path / "empty.csv").write_text("x,y\n")
+    (tmp_path / "one.csv").write_text("x,y\n" + "".join(f"{i},same\n" for i in range(50)))
+    (tmp_path / "spec.toml").write_text("\n".join((GOOD | change).values()))
+    err = refused(call("run", "spec.toml"))
+    assert re.search(message, err), err
+
+
+def test_all_mistakes_come_in_one_message(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "wine.toml").write_text(
+        'study = "wine"\nbudget = { trails = 3 }\n[data]\nsource = "sklearn:wine"\n'
+        "[search_space]\nlearning_rate = { low = 0.0, high = 1.0, log = true }\n"
+    )
+    err = refused(call("run", "wine.toml"))
+    assert "wine.toml: 2 mistakes" in err and "trials" in err and "learning_rate" in err
+
+
+@pytest.mark.parametrize("place", ["/proc/no/home", "file"])
+def test_a_home_that_cannot_be_written_is_refused(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("STUDIES_HOME", place)
+    assert "STUDIES_HOME" in refused(call("run", "wine"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("run",), "give a spec"),
+        (("run", "wime"), "bundled specs: breast_cancer, diabetes, digits, wine"),
+        (("run", "none.toml"), "there is no such file"),
+        (("run", "wine", "--data", "t.csv", "--target", "y"), "not both"),
+        (("run", "--data", "t.csv"), "--target"),
+        (("run", "--data", "t.csv", "--target", "y"), r"t.csv"),
+        (("show", "zoo"), 'no study "zoo"'),
+        (("export", "zoo"), 'no study "zoo"'),
+        (("track", "zoo"), 'no study "zoo"'),
+        (("predict", "nowhere", "t.csv"), "nowhere"),
+    ],
+)
+def test_a_command_that_cannot_be_carried_out_says_why(call: Call, words: tuple[str, ...], message: str) -> None:
+    assert message in refused(call(*words))
+
+
+def test_an_unknown_command_or_option_is_a_usage_error(call: Call) -> None:
+    for words in (("runn",), ("run", "wine", "--trails", "3"), ("run", "wine", "--trials", "0")):
+        code, _, err = call(*words)
+        assert code == 2 and "Traceback" not in err
+
+
+def test_every_command_has_help_with_an_example(call: Call) -> None:
+    code, out, _ = call("--help")
+    names = [line.split()[0] for line in out.split("Commands:")[1].splitlines() if line.strip()]
+    assert code == 0
+    assert set(names) == {"run", "list", "show", "export", "predict", "track", "ui", "stop"}
+    for name in names:
+        code, out, _ = call(name, "--help")
+        assert code == 0 and f"Example: studies {name}" in out
+
+
+def test_with_no_studies_the_list_says_how_to_make_one(call: Call) -> None:
+    code, out, _ = call("list")
+    assert code == 0 and "studies run digits" in out
+
+
+def test_stopping_where_nothing_runs_is_no_mistake(call: Call) -> None:
+    assert call("stop") == (0, "no tracking server runs for this home\n", "")
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def fail(*args: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (KeyboardInterrupt(), 130, "the same command goes on where it stopped"),
+        (StudyFailed("no trial has a value"), 1, "error: no trial has a value"),
+        (OSError(28, "No space left on device", "/a/b"), 1, "error: /a/b: No space left on device"),
+    ],
+)
+def test_each_end_has_its_exit_code(
+    call: Call, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, message: str
+) -> None:
+    monkeypatch.setattr(commands, "run", raising(error))
+    found, _, err = call("run", "wine")
+    assert found == code and message in err and "Traceback" not in err
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly(finished_home: Home, tmp_path: Path) -> None:
+    names = ExportedModel.load(finished_home.exports / "wine").feature_names
+    line = ",".join(["1"] * len(names)) + "\n"
+    (tmp_path / "rows.csv").write_text(",".join(f'"{name}"' for name in names) + "\n" + line * 20_000)
+    words = [sys.executable, "-m", "studies", "predict", finished_home.exports / "wine", tmp_path / "rows.csv"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline().startswith("label,")
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141

@@ -1,0 +1,143 @@
+import math
+import time
+from dataclasses import replace
+
+import pytest
+
+from dlcore.config import DataConfig
+from dlcore.data import load_splits
+from studies.cohort import Trainer
+from studies.records import COMPLETE, FAIL, PRUNED, EpochDone, Objective, Suggestion, TrialRecord
+from studies.spec import StudySpec, resolved_objectives, spec_from_dict
+
+EPOCHS = 6
+
+
+def make_spec(**changes: object) -> StudySpec:
+    data: dict[str, object] = {
+        "study": "wine",
+        "data": {"source": "sklearn:wine"},
+        "training": {"epochs": EPOCHS, "batch_size": 32},
+        "search": {"halving": False},
+        "search_space": {"learning_rate": {"low": 1e-6, "high": 1.0, "log": True}},
+    }
+    return spec_from_dict(data | changes)
+
+
+def make_trainer(spec: StudySpec) -> Trainer:
+    splits = load_splits(DataConfig(source="sklearn:wine"), spec.seed)
+    return Trainer(spec, resolved_objectives(spec, splits.task), splits)
+
+
+def suggestion(number: int, **changes: object) -> Suggestion:
+    values = {"depth": 1, "width": 8, "activation": "relu", "learning_rate": 0.05, "momentum": 0.5} | changes
+    return Suggestion(number, {**make_spec().fixed, **values}, tuple(values))  # type: ignore[arg-type]
+
+
+def train(spec: StudySpec, suggestions: list[Suggestion], deadline: float | None = None) -> list[TrialRecord]:
+    events = make_trainer(spec).train(suggestions, 3, [], deadline)
+    return [event for event in events if isinstance(event, TrialRecord)]
+
+
+def bits(record: TrialRecord) -> object:
+    """All of a record that a repetition must give again."""
+    points = [replace(e, finished_at=0) for e in record.curve]
+    return record.number, record.state, record.values, record.rungs, record.best_epoch, points
+
+
+def test_a_trials_record_does_not_depend_on_its_cohort() -> None:
+    together = train(make_spec(), [suggestion(0), suggestion(1, width=5, activation="tanh"), suggestion(2, depth=3)])
+    alone = train(make_spec(), [suggestion(1, width=5, activation="tanh")])
+    assert bits(together[1]) == bits(alone[0])
+    assert bits(together[0]) != bits(train(make_spec(), [suggestion(7)])[0])
+
+
+def test_a_record_tells_all_that_a_trial_was() -> None:
+    (record,) = train(make_spec(), [suggestion(4, width=8)])
+    assert (record.state, record.cohort, record.n_parameters) == (COMPLETE, 3, 13 * 8 + 8 + 8 * 3 + 3)
+    assert [e.epoch for e in record.curve] == list(range(1, EPOCHS + 1))
+    best = record.curve[(record.best_epoch or 0) - 1]
+    assert record.values == (best.val_metric,) and record.best_val_loss == best.val_loss
+    assert best.val_metric == max(e.val_metric for e in record.curve)
+    assert record.started_at is not None and record.finished_at is not None
+    assert record.started_at <= record.finished_at and record.duration_s is not None
+    assert record.samples_per_s is not None and record.samples_per_s > 0
+    assert record.device and record.engine == "loop" and record.population_size == 1
+
+
+def test_every_epoch_is_told_once_as_it_ends() -> None:
+    spec = make_spec(search={"halving": {"first_rung": 2, "reduction_factor": 2}})
+    events = list(make_trainer(spec).train([suggestion(n, width=4 + n) for n in range(4)], 0, [], None))
+    told = [(e.number, e.epoch) for e in events if isinstance(e, EpochDone)]
+    recorded = [(r.number, e) for r in events if isinstance(r, TrialRecord) for e in r.curve]
+    assert sorted(told, key=lambda t: (t[0], t[1].epoch)) == recorded
+
+
+def test_halving_keeps_the_best_of_each_rung_and_says_why_the_others_stop() -> None:
+    spec = make_spec(search={"halving": {"first_rung": 2, "reduction_factor": 2}})
+    records = train(spec, [suggestion(n, learning_rate=rate) for n, rate in enumerate((1e-6, 0.05, 1e-5, 0.1))])
+    at_two = {r.number: r.rungs[2] for r in records}
+    kept = {r.number for r in records if len(r.curve) > 2}
+    assert len(kept) == 2 and min(at_two[n] for n in kept) >= max(at_two[n] for n in set(at_two) - kept)
+    assert [r.state for r in records].count(COMPLETE) == 1
+    for record in records:
+        if record.state == PRUNED:
+            last = max(record.rungs)
+            assert len(record.curve) == last and record.value == record.rungs[last]
+            assert f"at epoch {last}" in (record.reason or "")
+        assert all(value == max(e.val_metric for e in record.curve[:rung]) for rung, value in record.rungs.items())
+
+
+def test_a_trial_that_diverges_fails_and_its_neighbours_do_not_feel_it() -> None:
+    wild = suggestion(1, learning_rate=1e6, activation="relu", depth=3)
+    regression = {"data": {"source": "sklearn:diabetes"}}
+    spec = make_spec(**regression)
+    splits = load_splits(DataConfig(source="sklearn:diabetes"), 0)
+    trainer = Trainer(spec, resolved_objectives(spec, splits.task), splits)
+    calm, diverged = [e for e in trainer.train([suggestion(0), wild], 0, [], None) if isinstance(e, TrialRecord)]
+    assert calm.state == COMPLETE
+    assert (diverged.state, diverged.values) == (FAIL, None)
+    assert (diverged.reason or "").startswith("diverged in epoch ")
+    assert all(math.isfinite(e.train_loss) for e in diverged.curve)
+
+
+def test_what_a_deadline_cuts_is_pruned_and_what_it_never_reached_has_no_record() -> None:
+    spec = make_spec(search={"halving": {"first_rung": 2, "reduction_factor": 2}})
+    (record,) = train(spec, [suggestion(0), suggestion(1)], deadline=time.monotonic())
+    assert (record.number, record.state, len(record.curve)) == (0, PRUNED, 1)
+    assert record.rungs == {1: record.curve[0].val_metric} and record.value == record.curve[0].val_metric
+    assert "time budget" in (record.reason or "")
+
+
+def test_several_objectives_are_measured_at_the_best_epoch() -> None:
+    objective = [{"metric": "accuracy"}, {"metric": "loss"}, {"metric": "n_parameters"}, {"metric": "f1"}]
+    (record,) = train(make_spec(objective=objective), [suggestion(0)])
+    best = record.best
+    assert best is not None and record.values is not None
+    assert record.values[:3] == (best.val_metric, pytest.approx(best.val_loss), record.n_parameters)
+    assert 0 < record.values[3] <= 1
+
+
+def test_a_trial_trained_again_gives_its_curve_bit_for_bit() -> None:
+    spec = make_spec(search={"halving": {"first_rung": 2, "reduction_factor": 2}})
+    trainer = make_trainer(spec)
+    events = trainer.train([suggestion(n, width=3 + n, dropout=0.2) for n in range(4)], 0, [], None)
+    for record in [e for e in events if isinstance(e, TrialRecord)]:
+        again = trainer.retrain(record)
+        assert [(e.train_loss, e.val_loss, e.val_metric) for e in again.curve] == [
+            (e.train_loss, e.val_loss, e.val_metric) for e in record.curve
+        ]
+
+
+def test_a_pruner_by_name_is_asked_at_the_rungs() -> None:
+    spec = make_spec(search={"pruner": "threshold", "prune_below": 0.99}, training={"epochs": 8, "batch_size": 32})
+    bad, good = train(spec, [suggestion(0, learning_rate=1e-6), suggestion(1, learning_rate=0.1, width=32)])
+    assert (bad.state, len(bad.curve)) == (PRUNED, 5)
+    assert bad.reason == "pruned by threshold at epoch 5"
+    assert len(good.curve) == 8 or good.state == PRUNED
+
+
+def test_parameters_are_counted_without_a_network() -> None:
+    trainer = make_trainer(make_spec())
+    assert trainer.count_parameters({**suggestion(0).hyperparameters, "width": 10**6}) == 13 * 10**6 + 4 * 10**6 + 3
+    assert isinstance(trainer._objectives[0], Objective)

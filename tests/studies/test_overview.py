@@ -1,0 +1,49 @@
+import json
+
+import pytest
+
+from studies import overview
+from studies.errors import UserError
+from studies.home import Home
+from studies.storage import Storage
+
+
+@pytest.fixture(autouse=True)
+def at_home(finished_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDIES_HOME", str(finished_home.root))
+    monkeypatch.delenv("STUDIES_DB", raising=False)
+
+
+def test_the_json_of_a_study_holds_what_the_contract_names(
+    finished_home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overview.print_study("wine", as_json=True)
+    shown = json.loads(capsys.readouterr().out)
+    assert set(shown) == {"study", "direction", "metric", "states", "best", "tracking_uri", "experiment_id"}
+    assert (shown["study"], shown["direction"], shown["metric"]) == ("wine", "maximize", "accuracy")
+    assert sum(shown["states"].values()) == 6
+    best = shown["best"]
+    trial = Storage(finished_home.database_url).records("wine", [best["number"]])[0]
+    assert best["value"] == trial.value and best["hyperparameters"] == trial.hyperparameters
+    assert set(best) == {"number", "value", "hyperparameters", "n_parameters", "test"}
+    assert 0 <= best["test"]["accuracy"] <= 1
+
+
+def test_the_text_of_a_study_names_its_winner_and_its_export(
+    finished_home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overview.print_study("wine", as_json=False)
+    shown = capsys.readouterr().out
+    for text in ("maximize accuracy on wine", "the best trials:", "winner  trial", "  test ", "exports/wine"):
+        assert text in shown
+
+
+def test_the_list_has_a_line_for_each_study(capsys: pytest.CaptureFixture[str]) -> None:
+    overview.print_list()
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "wine" in line]
+    assert "6/6" in line and "accuracy" in line
+
+
+def test_an_unknown_study_is_said_by_name() -> None:
+    with pytest.raises(UserError, match='no study "zoo"'):
+        overview.print_study("zoo", as_json=True)

@@ -1,0 +1,50 @@
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from studies.mlflow_rest import Refused, Unreachable
+from studies.records import Winner
+from studies.registry import SETTINGS, Request, register_elsewhere
+
+
+def a_request(folder: Path) -> Request:
+    winner = Winner(0, (0.9,), {"depth": 1}, 3, {"accuracy": 0.9}, {"accuracy": 0.8}, str(folder), "ab" * 32)
+    return Request("http://127.0.0.1:9", "wine", "0" * 32, winner, "1" * 32)
+
+
+def test_importing_it_imports_no_mlflow() -> None:
+    code = "import sys, studies.registry; sys.exit(bool({'mlflow', 'onnxruntime', 'pandas'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_nothing_is_repeated_or_unpickled_or_reported_home() -> None:
+    assert SETTINGS["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "0"
+    assert SETTINGS["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+    assert SETTINGS["MLFLOW_DISABLE_TELEMETRY"] == SETTINGS["DO_NOT_TRACK"] == "true"
+
+
+def test_a_cancelled_registration_ends_at_once(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(Unreachable, match="cut off"):
+        register_elsewhere(a_request(tmp_path), is_cancelled=lambda: True)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.slow
+def test_a_server_that_is_gone_is_unreachable_and_not_a_refusal(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(Unreachable, match="could not be registered"):
+        register_elsewhere(a_request(tmp_path), is_cancelled=lambda: False)
+    assert time.monotonic() - began < 40
+
+
+@pytest.mark.slow
+def test_a_wrong_request_is_refused_in_words(tmp_path: Path) -> None:
+    request = a_request(tmp_path)
+    object.__setattr__(request, "address", "no address")
+    with pytest.raises((Refused, Unreachable)) as caught:
+        register_elsewhere(request, is_cancelled=lambda: False)
+    assert "Traceback" not in str(caught.value)

@@ -1,0 +1,166 @@
+import os
+import shutil
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from studies import runner
+from studies.errors import SpecChanged, StudyBusy, UserError
+from studies.home import Home, drive
+from studies.records import EpochDone, TrialRecord
+from studies.runner import Run
+from studies.spec import spec_from_dict
+from studies.storage import Storage
+from tests.studies.conftest import NOBODY, SMALL_SPEC, Lines
+
+
+def home_at(root: Path) -> Home:
+    root.mkdir(exist_ok=True)
+    return Home(root, f"sqlite:///{root / 'studies.db'}", NOBODY)
+
+
+def start(home: Home, display: Lines, **changes: object) -> Run:
+    return Run(spec_from_dict(SMALL_SPEC | changes), home, Storage(home.database_url), display)
+
+
+def bits(home: Home) -> list[object]:
+    """All of a study's trials that must not depend on when it was stopped."""
+    trials = Storage(home.database_url).records("wine", has_curves=True)
+    return [
+        (
+            t.number,
+            t.state,
+            t.cohort,
+            t.hyperparameters,
+            t.values,
+            t.rungs,
+            [replace(e, finished_at=0) for e in t.curve],
+        )
+        for t in trials
+    ]
+
+
+def test_a_study_ends_with_its_budget_spent_and_its_winner_on_disk(finished_home: Home) -> None:
+    storage = Storage(finished_home.database_url)
+    trials = storage.records("wine", has_curves=True)
+    assert [t.number for t in trials] == list(range(6))
+    found = storage.winner("wine")
+    assert found is not None
+    winner, n_finished = found
+    assert n_finished == 6
+    assert winner.export_dir == str(finished_home.exports / "wine")
+    assert {p.name for p in (finished_home.exports / "wine").iterdir()} == {
+        "model.onnx", "weights.safetensors", "model.json", "SHA256SUMS",
+    }  # fmt: skip
+    best = next(t for t in trials if t.number == winner.number)
+    assert winner.val_metrics["accuracy"] == best.value
+    assert storage.spent_s("wine") > 0
+
+
+def test_a_server_that_does_not_answer_costs_one_warning(tmp_path: Path, display: Lines) -> None:
+    outcome = start(home_at(tmp_path / "home"), display).execute(None)
+    assert outcome.page is None and outcome.n_new == 6
+    warnings = [line for line in display.said if line.startswith("warning")]
+    assert len(warnings) == 1 and "6 trials" in warnings[0] and "studies track wine" in warnings[0]
+
+
+@pytest.mark.parametrize("at", [(0, 1), (0, 3), (1, 2)])
+def test_a_study_interrupted_in_an_epoch_ends_as_one_that_never_was(
+    at: tuple[int, int], tmp_path: Path, display: Lines, finished_home: Home
+) -> None:
+    home = home_at(tmp_path / "home")
+
+    def interrupt(event: EpochDone) -> None:
+        if (event.number // 3, event.epoch.epoch) == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    display.on_epoch = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        start(home, display).execute(None)
+    states = Storage(home.database_url).states("wine")
+    assert "RUNNING" not in states and states["WAITING"] == 3
+    again = Lines()
+    assert start(home, again).execute(None).n_new == 6 - 3 * at[0]
+    assert bits(home) == bits(finished_home)
+
+
+def test_what_a_killed_driver_left_running_is_trained_again_and_said(
+    tmp_path: Path, display: Lines, finished_home: Home
+) -> None:
+    home = home_at(tmp_path / "home")
+    run = start(home, display)
+    run.storage.create_study(run.facts)
+    from studies.search import Search
+
+    Search(run.storage, run.spec, run.facts, run.trainer.count_parameters).next_cohort()
+    assert run.storage.states("wine") == {"RUNNING": 3}
+    start(home, display).execute(None)
+    assert any(line.startswith("trials 0, 1, 2 were cut off") for line in display.said)
+    assert bits(home) == bits(finished_home)
+
+
+def test_a_raised_budget_goes_on(tmp_path: Path, finished_home: Home, display: Lines) -> None:
+    shutil.copytree(finished_home.root, tmp_path / "home")
+    home = home_at(tmp_path / "home")
+    outcome = start(home, display, budget={"trials": 9}).execute(None)
+    assert outcome.n_new == 3 and len(outcome.trials) == 9
+    assert bits(home)[:6] == bits(finished_home)
+
+
+def test_a_changed_spec_is_refused_with_its_differences(finished_home: Home, display: Lines) -> None:
+    with pytest.raises(SpecChanged) as caught:
+        start(finished_home, display, seed=2, training={"epochs": 5, "batch_size": 32})
+    assert "seed: 1 -> 2" in str(caught.value) and "training.epochs: 4 -> 5" in str(caught.value)
+
+
+def test_changed_data_are_refused(tmp_path: Path, display: Lines) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("a,y\n" + "".join(f"{i},{i % 2}\n" for i in range(60)))
+    changes = {"data": {"path": str(table), "target": "y"}, "budget": {"trials": 3}}
+    home = home_at(tmp_path / "home")
+    start(home, display, **changes).execute(None)
+    table.write_text(table.read_text() + "7,1\n")
+    with pytest.raises(UserError, match='data of study "wine" changed'):
+        start(home, display, **changes)
+
+
+def test_a_second_driver_of_the_same_study_is_refused(finished_home: Home, display: Lines) -> None:
+    run = start(finished_home, display)
+    with drive(finished_home, "wine"), pytest.raises(StudyBusy):
+        run.execute(None)
+
+
+def test_a_full_disk_is_refused_before_any_work(
+    tmp_path: Path, display: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_FREE_BYTES", 2**60)
+    with pytest.raises(UserError, match="MB free"):
+        start(home_at(tmp_path / "home"), display)
+
+
+def test_time_that_is_spent_ends_a_study_with_what_it_has(tmp_path: Path, display: Lines) -> None:
+    home = home_at(tmp_path / "home")
+    deadlines: list[float] = []
+    display.on_epoch = lambda event: deadlines.append(time.monotonic())
+    run = start(home, display, training={"epochs": 4000, "batch_size": 8, "patience": False})
+    outcome = run.execute(time.monotonic() + 1.5)
+    assert 1 <= outcome.n_new <= 3
+    assert outcome.export.winner.number in {t.number for t in outcome.trials}
+    assert "RUNNING" not in Storage(home.database_url).states("wine")
+
+
+def test_the_plan_says_what_is_about_to_happen(finished_home: Home, display: Lines) -> None:
+    plan = start(finished_home, display).plan()
+    for text in ("wine: 6 trials", "cohorts of 3", "4 epochs", "rungs at 2", "train 106", "multiclass"):
+        assert text in plan
+
+
+def test_several_objectives_give_a_front(tmp_path: Path, display: Lines) -> None:
+    home = home_at(tmp_path / "home")
+    objective = [{"metric": "accuracy"}, {"metric": "n_parameters"}]
+    outcome = start(home, display, objective=objective).execute(None)
+    complete: list[TrialRecord] = [t for t in outcome.trials if t.state == "COMPLETE"]
+    assert complete and all(t.values is not None and t.values[1] == t.n_parameters for t in complete)

@@ -1,0 +1,258 @@
+"""studies.space: settings as Optuna's distributions, suggestions, grids, and what dlcore is given."""
+
+import itertools
+import warnings
+from collections.abc import Mapping
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from dlcore.config import ModelConfig, TrainConfig
+from studies.errors import SpecError
+from studies.hyperparameters import RULES, Range
+from studies.records import Value
+from studies.sampler import asking_study
+from studies.space import (
+    check_smallest,
+    distribution,
+    distributions,
+    grid_points,
+    model_config,
+    shrink,
+    suggest,
+    train_config,
+)
+from studies.spec import StudySpec, parse_spec, resolved_objectives
+
+EVERYTHING = """
+depth = { low = 0, high = 4 }
+width = { low = 16, high = 256, log = true }
+activation = ["relu", "leaky_relu"]
+slope = { low = 0.01, high = 0.3, log = true }
+initialization = ["default", "orthogonal"]
+dropout = { low = 0.0, high = 0.55, step = 0.1 }
+optimizer = ["sgd", "adamw"]
+learning_rate = { low = 1e-3, high = 0.1, log = true }
+momentum = { low = 0.0, high = 0.9 }
+nesterov = [true, false]
+weight_decay = { low = 1e-6, high = 1e-2, log = true }
+batch_size = { low = 16, high = 129, step = 16 }
+schedule = ["constant", "cosine"]
+warmup_epochs = { low = 0, high = 3 }
+clip_norm = [false, 1.0]
+"""
+
+
+def spec_of(space: str, sections: str = "") -> StudySpec:
+    return parse_spec(
+        f'study = "a"\nseed = 1\n[data]\nsource = "sklearn:digits"\n{sections}\n[search_space]\n{space}', "a.toml"
+    )
+
+
+def suggestions(spec: StudySpec, n: int) -> list[tuple[dict[str, Value], tuple[str, ...]]]:
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    study = asking_study(spec, resolved_objectives(spec, "multiclass"), sampler, [], {})
+    return [suggest(study.ask(), spec) for _ in range(n)]
+
+
+def size(hyperparameters: Mapping[str, Value]) -> int:
+    """Something that grows with width and depth, as parameters do."""
+    return int(hyperparameters["width"]) * (int(hyperparameters["depth"]) + 1)
+
+
+def test_each_kind_of_setting_has_its_distribution() -> None:
+    assert distribution(Range(1, 4)) == IntDistribution(1, 4)
+    assert distribution(Range(16, 256, log=True)) == IntDistribution(16, 256, log=True)
+    assert distribution(Range(16, 129, step=16)) == IntDistribution(16, 128, step=16)
+    assert distribution(Range(1e-3, 1.0, log=True)) == FloatDistribution(1e-3, 1.0, log=True)
+    assert distribution(Range(0.0, 0.55, step=0.1)) == FloatDistribution(0.0, 0.5, step=0.1)
+    assert distribution(("a", "b")) == CategoricalDistribution(("a", "b"))
+
+
+@given(st.integers(0, 999), st.integers(1, 999), st.integers(1, 99))
+def test_a_step_that_does_not_meet_the_end_makes_no_noise(low: int, more: int, step: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = distribution(Range(low / 1000, (low + more) / 1000, step=step / 1000))
+
+    assert isinstance(found, FloatDistribution)
+    assert found.high == pytest.approx((low + more - more % step) / 1000)
+
+
+def test_only_what_is_searched_has_a_distribution_in_one_order() -> None:
+    spec = spec_of(
+        "width = [8, 16]\ndepth = {low = 1, high = 2}\nactivation = 'tanh'\ndropout = {low = 0.5, high = 0.5}"
+    )
+
+    assert list(distributions(spec)) == ["depth", "width"]
+    assert list(distributions(spec_of(EVERYTHING))) == list(RULES)
+
+
+def test_a_suggestion_lies_inside_the_distributions() -> None:
+    spec = spec_of(EVERYTHING)
+    known = distributions(spec)
+
+    for chosen, searched in suggestions(spec, 50):
+        assert set(searched) == chosen.keys() & known.keys()
+        for name in searched:
+            value = chosen[name]
+            assert known[name]._contains(known[name].to_internal_repr(value)), (name, value)
+
+
+def test_a_conditional_hyperparameter_appears_only_where_it_applies() -> None:
+    seen = set()
+    for chosen, searched in suggestions(spec_of(EVERYTHING), 50):
+        assert ("slope" in chosen) == ("slope" in searched) == (chosen["activation"] == "leaky_relu")
+        assert ("momentum" in chosen) == ("momentum" in searched) == (chosen["optimizer"] == "sgd")
+        assert ("nesterov" in chosen) == (chosen["optimizer"] == "sgd")
+        seen.add((chosen["activation"], chosen["optimizer"]))
+
+    assert len(seen) == 4
+
+
+def test_fixed_values_are_part_of_a_suggestion_but_not_searched() -> None:
+    ((chosen, searched),) = suggestions(spec_of("width = [8, 16]", "[training]\ndropout = 0.25"), 1)
+
+    assert searched == ("width",)
+    assert chosen.keys() == RULES.keys() - {"slope"}
+    assert (chosen["depth"], chosen["dropout"], chosen["momentum"], chosen["learning_rate"]) == (2, 0.25, 0.9, 0.05)
+
+
+def test_a_learning_rate_that_nobody_gave_fits_the_trials_optimizer() -> None:
+    rates = {
+        chosen["optimizer"]: chosen["learning_rate"]
+        for chosen, _ in suggestions(spec_of('optimizer = ["sgd", "adamw"]'), 20)
+    }
+
+    assert rates == {"sgd": 0.05, "adamw": 0.002}
+
+
+@pytest.mark.parametrize("space", [EVERYTHING, "width = [8, 16]", 'optimizer = ["sgd", "adamw"]'])
+def test_every_suggestion_builds_dlcores_configs(space: str) -> None:
+    spec = spec_of(space)
+
+    for chosen, _ in suggestions(spec, 30):
+        model = model_config(chosen, 64, 10)
+        training = train_config(spec, chosen, "accuracy")
+        assert model.widths == (chosen["width"],) * int(chosen["depth"])
+        assert (training.epochs, training.patience, training.objective) == (40, 16, "accuracy")
+        assert training.clip_norm == (None if chosen["clip_norm"] is False else 1.0)
+        for name in ("activation", "slope", "initialization", "dropout"):
+            assert name not in chosen or getattr(model, name) == chosen[name]
+        for name in ("optimizer", "learning_rate", "momentum", "nesterov", "weight_decay", "batch_size", "schedule"):
+            assert name not in chosen or getattr(training, name) == chosen[name]
+        assert isinstance(model, ModelConfig)
+        assert isinstance(training, TrainConfig)
+
+
+# max_parameters
+
+
+def limited(
+    limit: int, space: str = "depth = {low = 1, high = 4}\nwidth = {low = 16, high = 256, log = true}"
+) -> StudySpec:
+    return spec_of(space, f"[search]\nmax_parameters = {limit}")
+
+
+def test_a_suggestion_that_fits_is_left_alone() -> None:
+    assert shrink({"depth": 4, "width": 200}, limited(1000), size) == {"depth": 4, "width": 200}
+    assert shrink({"depth": 4, "width": 999}, spec_of("width = [1, 999]"), size) == {"depth": 4, "width": 999}
+
+
+def test_a_suggestion_becomes_narrower_before_it_becomes_shallower() -> None:
+    assert shrink({"depth": 4, "width": 201, "momentum": 0.5}, limited(1000), size) == {
+        "depth": 4,
+        "width": 200,
+        "momentum": 0.5,
+    }
+    assert shrink({"depth": 4, "width": 201}, limited(80), size) == {"depth": 4, "width": 16}
+    assert shrink({"depth": 4, "width": 201}, limited(79), size) == {"depth": 3, "width": 19}
+    assert shrink({"depth": 4, "width": 17}, limited(79), size) == {"depth": 3, "width": 17}
+
+
+def test_a_shrunk_suggestion_takes_values_of_the_search_space_only() -> None:
+    listed = limited(100, "depth = [4, 1]\nwidth = [64, 8, 32]")
+
+    assert shrink({"depth": 4, "width": 64}, listed, size) == {"depth": 4, "width": 8}
+    assert shrink({"depth": 1, "width": 64}, listed, size) == {"depth": 1, "width": 32}
+    stepped = limited(100, "depth = 1\nwidth = {low = 10, high = 90, step = 20}")
+    assert shrink({"depth": 1, "width": 90}, stepped, size) == {"depth": 1, "width": 50}
+
+
+@given(st.integers(1, 4), st.integers(16, 256), st.integers(32, 1300))
+def test_nothing_larger_would_fit(depth: int, width: int, limit: int) -> None:
+    shrunk = shrink({"depth": depth, "width": width}, limited(limit), size)
+
+    assert size(shrunk) <= limit
+    assert shrunk["width"] == width or size({**shrunk, "width": int(shrunk["width"]) + 1}) > limit
+    assert shrunk["depth"] == depth or size({"depth": int(shrunk["depth"]) + 1, "width": 16}) > limit
+
+
+def test_a_space_in_which_nothing_fits_is_said_before_work_starts() -> None:
+    check_smallest(limited(32), size)
+    check_smallest(spec_of("width = [1, 2]"), size)
+    with pytest.raises(SpecError, match=r"max_parameters must allow the smallest network .* which has 32 .*; got 31"):
+        check_smallest(limited(31), size)
+    with pytest.raises(SpecError, match="which has 16"):
+        check_smallest(limited(15, "depth = [4, 1]\nwidth = [64, 8, 32]"), size)
+
+
+# Grids
+
+GRID = """
+depth = {low = 1, high = 3}
+activation = ["relu", "leaky_relu", "tanh"]
+slope = [0.1, 0.2]
+optimizer = ["sgd", "adamw"]
+momentum = {low = 0.0, high = 0.9, step = 0.3}
+width = 32
+"""
+
+
+def frozen(point: Mapping[str, Value]) -> tuple[tuple[str, Value], ...]:
+    return tuple(sorted(point.items()))
+
+
+def test_a_grid_has_every_point_exactly_once() -> None:
+    points = grid_points(spec_of(GRID))
+    searched = [
+        {k: v for k, v in point.items() if k in ("depth", "activation", "slope", "optimizer", "momentum")}
+        for point in points
+    ]
+    slopes = [{"activation": "leaky_relu", "slope": s} for s in (0.1, 0.2)] + [
+        {"activation": "relu"},
+        {"activation": "tanh"},
+    ]
+    momenta = [{"optimizer": "sgd", "momentum": m} for m in (0.0, 0.3, 0.6, 0.9)] + [{"optimizer": "adamw"}]
+    expected = [{"depth": d} | a | o for d, a, o in itertools.product((1, 2, 3), slopes, momenta)]
+
+    assert len(points) == len({frozen(p) for p in points}) == 60
+    assert {frozen(p) for p in searched} == {frozen(p) for p in expected}
+    assert all(point["width"] == 32 for point in points)
+
+
+def test_a_grid_is_shuffled_by_the_study_seed() -> None:
+    spec = spec_of(GRID)
+    other = parse_spec(f'study = "a"\nseed = 2\n[data]\nsource = "sklearn:digits"\n[search_space]\n{GRID}', "a.toml")
+
+    assert grid_points(spec) == grid_points(spec)
+    assert grid_points(spec) != grid_points(other)
+    assert {frozen(p) for p in grid_points(spec)} == {frozen(p) for p in grid_points(other)}
+    # The first points see more than one corner.
+    assert len({point["depth"] for point in grid_points(spec)[:16]}) == 3
+
+
+def test_points_that_are_too_large_are_left_out_and_the_order_of_the_rest_stays() -> None:
+    spec = spec_of(GRID)
+
+    assert grid_points(spec, lambda point: point["depth"] != 3) == [p for p in grid_points(spec) if p["depth"] != 3]
+
+
+def test_points_of_a_grid_have_the_keys_of_a_suggestion() -> None:
+    spec = spec_of(GRID)
+    for point in grid_points(spec):
+        assert model_config(point, 3, 1).n_features == 3
+        assert train_config(spec, point, "loss").momentum == point.get("momentum", 0.0)
