@@ -5,6 +5,7 @@ at each rung `halving` or `pruner` says who goes on. What a trial's network comp
 and its hyperparameters alone, never on its neighbours.
 """
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +20,14 @@ from dlcore.models import count_parameters
 from dlcore.seeding import derive_seed
 from dlcore.training import Epoch, Training
 from studies import halving, pruner
+from studies.hyperparameters import choices
 from studies.provenance import environment
 from studies.records import COMPLETE, FAIL, PRUNED, EpochDone, EpochRecord, Objective, Suggestion, TrialRecord, Value
 from studies.space import model_config, train_config
 from studies.spec import StudySpec
+
+_NARROW = 256
+"""Units of a layer up to which one thread is as fast as several."""
 
 
 @dataclass(slots=True)
@@ -54,6 +59,7 @@ class Trainer:
         self._objectives = tuple(objectives)
         self._n_features, self._n_outputs = splits.n_features, splits.n_outputs
         self.device = choose_device(spec.training.device)
+        torch.set_num_threads(_threads(spec))
         self._data = to_tensors(splits, self.device)
 
     @property
@@ -217,6 +223,12 @@ class Trainer:
                 measured = evaluate(training.model, self._data.task, self._data.x_val, self._data.y_val)
             values.append(measured[objective.metric])
         return tuple(values)
+
+
+def _threads(spec: StudySpec) -> int:
+    """CPU threads of one operation: a second one costs narrow layers more than it brings (measured)."""
+    widths = choices(spec.search_space.get("width", spec.fixed.get("width", 0)))
+    return 1 if max(map(int, widths or ())) <= _NARROW else os.cpu_count() or 1
 
 
 def _epoch_record(epoch: Epoch) -> EpochRecord:

@@ -66,7 +66,7 @@ def track(study: str) -> None:
     storage = Storage(home.database_url)
     facts = _facts(storage, study)
     with drive(home, study):
-        mirror = open_mirror(home, storage, facts)
+        mirror = open_mirror(home, storage, facts, display, is_thorough=True)
         mirror.start()
         try:
             mirror.put([t.number for t in storage.records(study) if t.state in FINISHED_STATES])

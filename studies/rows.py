@@ -23,7 +23,6 @@ def _table(model: type[Any]) -> Table:
 
 STUDY = _table(models.StudyModel)
 DIRECTION = _table(models.StudyDirectionModel)
-STUDY_SYSTEM_ATTR = _table(models.StudySystemAttributeModel)
 TRIAL = _table(models.TrialModel)
 PARAM = _table(models.TrialParamModel)
 VALUE = _table(models.TrialValueModel)

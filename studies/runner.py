@@ -8,9 +8,9 @@ import shutil
 import signal
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -23,6 +23,7 @@ from studies.errors import SpecChanged, UserError
 from studies.home import Home, drive
 from studies.records import FINISHED_STATES, EpochDone, Objective, StudyFacts, TrialRecord
 from studies.search import Search
+from studies.space import check_smallest
 from studies.spec import StudySpec, cohort_size, differences, resolved_objectives
 from studies.storage import Storage
 from studies.tracking import Mirror
@@ -63,16 +64,13 @@ class Run:
         if free < _FREE_BYTES:
             raise UserError(f"{home.root} must have {_FREE_BYTES // 2**20} MB free; it has {free // 2**20} MB")
         stored = storage.facts(spec.study)
-        if stored is not None and (changes := differences(stored.spec, spec.to_dict())):
-            raise SpecChanged(
-                f'study "{spec.study}" is in the database with another spec; only its budget may change:\n'
-                + "\n".join(f"  {change}" for change in changes)
-                + "\nGive the new spec another name, or take the changes back."
-            )
         self.spec = spec
+        if stored is not None:
+            _refuse_changes(stored, spec)
         self.splits = load_splits(spec.data_config(), spec.seed)
         objectives = resolved_objectives(spec, self.splits.task)
         self.trainer = Trainer(spec, objectives, self.splits)
+        check_smallest(spec, self.trainer.count_parameters)
         self.facts = stored or self._new_facts(objectives)
         if self.facts.data_fingerprint != self.splits.fingerprint:
             raise UserError(
@@ -115,7 +113,7 @@ class Run:
                 self.storage.create_study(self.facts)
             else:
                 self.storage.store_spec(self.facts.name, self.spec.to_dict())
-            mirror = open_mirror(self.home, self.storage, self.facts)
+            mirror = open_mirror(self.home, self.storage, self.facts, self.display)
             try:
                 mirror.start()
                 outcome = self._execute(mirror, started, deadline)
@@ -217,15 +215,43 @@ class Run:
         )
 
 
-def open_mirror(home: Home, storage: Storage, facts: StudyFacts) -> Mirror:
-    """A mirror of one study: at the address that the user names, or at the home's own server, started if need be."""
+def _refuse_changes(stored: StudyFacts, spec: StudySpec) -> None:
+    # An objective that is written down may be the task's default, which an earlier spec left out.
+    old = {**stored.spec, "objective": [asdict(o) for o in stored.objectives]}
+    new = {**spec.to_dict(), "objective": [asdict(o) for o in resolved_objectives(spec, stored.task)]}
+    if changes := differences(old, new):
+        raise SpecChanged(
+            f'study "{spec.study}" is in the database with another spec; only its budget may change:\n'
+            + "\n".join(f"  {change}" for change in changes)
+            + "\nGive the new spec another name, or take the changes back."
+        )
+
+
+def open_mirror(
+    home: Home, storage: Storage, facts: StudyFacts, display: Display, *, is_thorough: bool = False
+) -> Mirror:
+    """A mirror of one study: at the address that the user names, or at the home's own server, started if need be.
+
+    Args:
+        home: Of the study.
+        storage: Holds the study.
+        facts: Of the study.
+        display: Is told where the server listens if its usual port is taken.
+        is_thorough: Compare runs that are marked as whole with their records too.
+    """
 
     def address() -> str:
         if home.tracking_uri is not None:
             return home.tracking_uri
-        return server.find_or_start(home.root).address
+        found = server.find_or_start(home.root)
+        if found.started and found.port != server.PORT:
+            display.note(f"port {server.PORT} is taken; the tracking server listens on {found.port}")
+        return found.address
 
-    return Mirror(address, facts, lambda numbers: storage.records(facts.name, numbers, has_curves=True))
+    def read(numbers: Sequence[int]) -> list[TrialRecord]:
+        return storage.records(facts.name, numbers, has_curves=True)
+
+    return Mirror(address, facts, read, is_thorough=is_thorough)
 
 
 @contextmanager

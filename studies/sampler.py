@@ -114,12 +114,11 @@ def _log_between(low: float, high: float, u: float) -> float:
     return float(np.exp(np.log(low) + (np.log(high) - np.log(low)) * u))
 
 
-def asking_study(  # what it holds, side by side; only its storage has a default
+def asking_study(
     spec: StudySpec,
     objectives: Sequence[Objective],
     sampler: BaseSampler,
     finished: Sequence[FrozenTrial],
-    system_attrs: Mapping[str, object],
     storage: InMemoryStorage | None = None,
 ) -> Study:
     """A fresh in-memory study that holds the trials of earlier cohorts and no others.
@@ -129,16 +128,12 @@ def asking_study(  # what it holds, side by side; only its storage has a default
         objectives: What the sampler is told.
         sampler: Will propose.
         finished: In order of number.
-        system_attrs: What samplers noted with the study before (NSGA-II: the parents of each generation).
         storage: An empty one, for a caller that wants to read it afterwards.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # Optuna announces every new study
     storage = storage or InMemoryStorage()
     directions = [StudyDirection[objective.direction.upper()] for objective in objectives]
     study = optuna.create_study(study_name=spec.study, storage=storage, sampler=sampler, directions=directions)
-    study_id = storage.get_study_id_from_name(spec.study)
-    for key, value in system_attrs.items():
-        storage.set_study_system_attr(study_id, key, value)  # type: ignore[arg-type]  # JSON, as it came
     study.add_trials(finished)
     return study
 
@@ -163,65 +158,47 @@ def frozen_trial(record: TrialRecord, spec: StudySpec, n_objectives: int) -> Fro
     )
 
 
-def ask_cohort(  # noqa: PLR0913  # all that decides what is asked, side by side: there is no state beside it
+def ask_cohort(
     spec: StudySpec,
     objectives: Sequence[Objective],
     records: Sequence[TrialRecord],
-    study_attrs: Mapping[str, object],
     first_number: int,
     n: int,
     count_parameters: Callable[[Hyperparameters], int],
-) -> tuple[list[Suggestion], dict[str, object]]:
+) -> list[Suggestion]:
     """Ask for a whole cohort. A pure function of its arguments.
 
     Args:
         spec: The study's.
         objectives: Its resolved objectives.
         records: Trials of the study; those from `first_number` on are not looked at.
-        study_attrs: As the asking of an earlier cohort gave them back; saves work, and changes nothing.
         first_number: Number of the cohort's first trial.
         n: Trials of a whole cohort.
         count_parameters: Hyperparameters -> weights and biases, for `max_parameters`.
 
     Returns:
-        Suggestions numbered from `first_number`: n of them, fewer at the end of a grid, none when it is exhausted. And
-        the attributes to store with the study.
+        Suggestions numbered from `first_number`: n of them, fewer at the end of a grid, none when it is exhausted.
     """
     if spec.search.sampler == "grid":
         limit = spec.search.max_parameters
         points = grid_points(spec, None if limit is None else lambda point: count_parameters(point) <= limit)
         own = points[first_number : first_number + n]
-        return [_grid_suggestion(first_number + i, point, spec) for i, point in enumerate(own)], dict(study_attrs)
+        return [_grid_suggestion(first_number + i, point, spec) for i, point in enumerate(own)]
     earlier = sorted((r for r in records if r.number < first_number), key=lambda record: record.number)
     finished = [frozen_trial(record, spec, len(objectives)) for record in earlier]
     sampler, storage = build_sampler(spec, first_number, n), InMemoryStorage()
-    study = asking_study(spec, objectives, sampler, finished, study_attrs, storage)
-    if isinstance(sampler, NSGAIISampler):
-        _select_parents(sampler, study, n)
+    study = asking_study(spec, objectives, sampler, finished, storage)
     asked = [_ask(study, storage, spec, count_parameters) for _ in range(n)]
     trials = study.get_trials(deepcopy=False)[len(finished) :]
-    suggestions = [
+    return [
         # Of the trials' notes only NSGA-II's generations are read again.
         Suggestion(first_number + i, *one, trial.system_attrs if isinstance(sampler, NSGAIISampler) else {})
         for i, (one, trial) in enumerate(zip(asked, trials, strict=True))
     ]
-    return suggestions, dict(storage.get_study_system_attrs(storage.get_study_id_from_name(spec.study)))
 
 
 def _grid_suggestion(number: int, point: dict[str, Value], spec: StudySpec) -> Suggestion:
     return Suggestion(number, point, tuple(name for name in point if name in spec.searched))
-
-
-def _select_parents(sampler: NSGAIISampler, study: Study, population_size: int) -> None:
-    """Choose the parents of every generation up to the one that is asked now.
-
-    The sampler would do so in its first ask, but with the parents in another order than in all later asks: a cohort
-    asked twice, the second time with the first one's notes, would differ.
-    """
-    generation = 0
-    while len(sampler.get_population(study, generation)) >= population_size:
-        generation += 1
-        sampler.get_parent_population(study, generation)
 
 
 def _ask(

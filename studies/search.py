@@ -66,28 +66,14 @@ class Search:
         end = begin + size if total is None else min(begin + size, total)
         if first >= end:
             return None
-        name = self._facts.name
-        suggestions, study_attrs = ask_cohort(
-            self._spec,
-            self._facts.objectives,
-            self.trials[:begin],
-            before := self._storage.study_attrs(name),
-            begin,
-            size,
-            self._count_parameters,
+        suggestions = ask_cohort(
+            self._spec, self._facts.objectives, self.trials[:begin], begin, size, self._count_parameters
         )
         claimed = [s for s in suggestions if first <= s.number < end]
         if not claimed:
             return None
-        # The rest of a cohort that the budget cuts is asked again when the budget is raised, from the same notes.
-        is_whole = claimed[-1] is suggestions[-1]
-        cohort = self._storage.claim(
-            name,
-            claimed,
-            [self._count_parameters(s.hyperparameters) for s in claimed],
-            self._distributions,
-            study_attrs if is_whole else before,
-        )
+        n_parameters = [self._count_parameters(s.hyperparameters) for s in claimed]
+        cohort = self._storage.claim(self._facts.name, claimed, n_parameters, self._distributions)
         return Cohort(cohort, tuple(claimed))
 
 

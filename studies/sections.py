@@ -7,7 +7,7 @@ import re
 from functools import partial
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from dlcore.config import METRICS, OPTIMIZERS, SCHEDULES, SKLEARN_SETS, TASKS
 from studies.mistakes import must_be_one_of, shown
@@ -85,10 +85,16 @@ class ObjectiveList(Section):
 class Budget(Section):
     """What the user grants."""
 
-    trials: int = Field(default=64, ge=1, le=1_000_000)
-    """In all, not more: a finished study that runs again does nothing."""
+    trials: int | None = Field(default=None, ge=1, le=1_000_000)
+    """In all, not more: a finished study that runs again does nothing. None is no limit."""
     seconds: float | None = Field(default=None, gt=0)
-    """Of one command; None is no limit."""
+    """Of training, in all runs of the study; None is no limit."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _grant(cls, given: object) -> object:
+        """64 trials where neither trials nor seconds are granted."""
+        return {"trials": 64} if given == {} else given
 
 
 class Halving(Section):

@@ -55,6 +55,9 @@ SETTINGS: Mapping[str, str] = {
     "PGTZ": "UTC",
 }
 
+PORT = 5000
+"""MLflow's own default."""
+
 # Children of this process, kept because Python warns about a Popen that is dropped while its process runs.
 _children: list[subprocess.Popen[bytes]] = []
 
@@ -72,7 +75,7 @@ class Server:
     """Whether this call started it."""
 
 
-def find_or_start(home: Path, *, port: int = 5000, timeout_s: float = 60) -> Server:
+def find_or_start(home: Path, *, port: int = PORT, timeout_s: float = 60) -> Server:
     """Return the home's server once it answers, and start it if there is none.
 
     Args:

@@ -42,7 +42,7 @@ class StudySpec(ObjectiveList):
 
     study: Annotated[str, AfterValidator(study_name)]
     seed: int = Field(default=0, ge=0, lt=2**63)
-    budget: Budget = Budget()
+    budget: Budget = Budget(trials=64)
     search: Search = Search()
     data: DataSection
     training: Training = Training()
@@ -177,7 +177,7 @@ def cohort_size(spec: StudySpec) -> int:
     """Trials asked together: large enough for the engine, small enough that most trials learn from others."""
     if spec.search.cohort is not None:
         return spec.search.cohort
-    default = max(16, spec.budget.trials // 8)
+    default = max(16, (spec.budget.trials or 0) // 8)
     return min(default, spec_rules.MAX_GP_COHORT) if spec.search.sampler == "gp" else default
 
 
@@ -241,7 +241,7 @@ def _checked(raw: Mapping[str, Any], name_of_file: str, folder: Path | None) -> 
     )
     # Stand-ins let the rest of the spec be read where a section is wrong; the spec is thrown away then.
     right = {
-        "budget": parts.budget or Budget(),
+        "budget": parts.budget or Budget(trials=64),
         "search": parts.search or Search(),
         "data": parts.data or DataSection(),
         "training": parts.training or Training(),

@@ -41,7 +41,6 @@ from studies.rows import (
     PARAM,
     RUNG,
     STUDY,
-    STUDY_SYSTEM_ATTR,
     SYSTEM_ATTR,
     TRIAL,
     USER_ATTR,
@@ -131,16 +130,6 @@ class Storage:
             row = connection.execute(select(STUDIES.c.tracking_uri, STUDIES.c.experiment_id).where(own)).one()
         return row.tracking_uri, row.experiment_id
 
-    def study_attrs(self, name: str) -> dict[str, object]:
-        """What samplers noted with the study."""
-        with reading(self._engine) as connection:
-            found = connection.execute(
-                select(STUDY_SYSTEM_ATTR.c.key, STUDY_SYSTEM_ATTR.c.value_json).where(
-                    STUDY_SYSTEM_ATTR.c.study_id == _study_id(connection, name)
-                )
-            )
-            return {key: json.loads(value) for key, value in found}
-
     # ---- trials
 
     def claim(
@@ -149,7 +138,6 @@ class Storage:
         suggestions: Sequence[Suggestion],
         n_parameters: Sequence[int],
         distributions: Mapping[str, BaseDistribution],
-        study_attrs: Mapping[str, object],
     ) -> int:
         """Store a cohort's suggestions as RUNNING trials, whole or not at all.
 
@@ -158,7 +146,6 @@ class Storage:
             suggestions: In order of number, which goes on from the last stored trial.
             n_parameters: Parameter count of each.
             distributions: Of every searched hyperparameter.
-            study_attrs: What the sampler noted with the study while asking.
 
         Returns:
             The id of the cohort, counting from 0 in the study.
@@ -206,9 +193,6 @@ class Storage:
                 ],
             )
             _insert(connection, SYSTEM_ATTR, rows.attr_rows({ids[s.number]: s.system_attrs for s in suggestions}))
-            connection.execute(delete(STUDY_SYSTEM_ATTR).where(STUDY_SYSTEM_ATTR.c.study_id == study_id))
-            noted = [{"study_id": study_id, "key": k, "value_json": json.dumps(v)} for k, v in study_attrs.items()]
-            _insert(connection, STUDY_SYSTEM_ATTR, noted)
         return cohort
 
     def take(self, name: str, numbers: Sequence[int]) -> None:

@@ -76,7 +76,7 @@ def told(suggestion: Suggestion, cohort: int, n_objectives: int = 1) -> TrialRec
 def ask(
     spec: StudySpec, records: Sequence[TrialRecord], cohort: int, n: int = N, objectives: Sequence[Objective] = ONE
 ) -> list[Suggestion]:
-    return ask_cohort(spec, objectives, records, {}, cohort * n, n, size)[0]
+    return ask_cohort(spec, objectives, records, cohort * n, n, size)
 
 
 def driven(
@@ -85,9 +85,8 @@ def driven(
     """A study that is never stopped: what it asked, and what it found."""
     asked: list[Suggestion] = []
     records: list[TrialRecord] = []
-    notes: Mapping[str, object] = {}
     for cohort in range(n_cohorts):
-        own, notes = ask_cohort(spec, objectives, records, notes, cohort * n, n, size)
+        own = ask_cohort(spec, objectives, records, cohort * n, n, size)
         asked += own
         records += [told(s, cohort, len(objectives)) for s in own]
     return asked, records
@@ -326,16 +325,6 @@ def test_nsga2_breeds_generations_from_what_finished() -> None:
     assert generations == sorted(generations)  # type: ignore[type-var]
     assert generations[0] == 0
     assert generations[-1] >= 2  # type: ignore[operator]
-
-
-def test_the_notes_of_earlier_cohorts_change_nothing() -> None:
-    """Neither their absence nor those of the cohort that is asked again."""
-    spec = spec_for("nsga2")
-    _, records = driven(spec, 5, objectives=TWO)
-    bare, notes = ask_cohort(spec, TWO, records, {}, 5 * N, N, size)
-
-    assert notes
-    assert plain(ask_cohort(spec, TWO, records, notes, 5 * N, N, size)[0]) == plain(bare)
 
 
 def test_only_nsga2_notes_anything_with_its_trials() -> None:

@@ -258,6 +258,13 @@ def test_a_metric_must_fit_the_task() -> None:
         resolved_objectives(parsed(top='objective = "accuracy"'), "regression")
 
 
+def test_a_budget_of_seconds_alone_has_no_limit_of_trials() -> None:
+    spec = parsed("[budget]\nseconds = 5")
+    assert (spec.budget.trials, spec.budget.seconds) == (None, 5)
+    assert spec_from_dict(spec.to_dict()) == spec
+    assert cohort_size(spec) == 16
+
+
 @pytest.mark.parametrize(
     ("search", "trials", "size"),
     [("", 64, 16), ("", 1, 16), ("", 1000, 125), ("cohort = 3", 1000, 3), ('sampler = "gp"', 1000, 8)],

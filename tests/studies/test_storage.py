@@ -27,9 +27,9 @@ DISTRIBUTIONS: dict[str, BaseDistribution] = {
 }
 
 
-def claim(storage: Storage, trials: list[TrialRecord], name: str = "wine", **attrs: object) -> int:
+def claim(storage: Storage, trials: list[TrialRecord]) -> int:
     suggestions = [Suggestion(t.number, t.hyperparameters, t.searched, t.system_attrs) for t in trials]
-    return storage.claim(name, suggestions, [t.n_parameters for t in trials], DISTRIBUTIONS, attrs)
+    return storage.claim("wine", suggestions, [t.n_parameters for t in trials], DISTRIBUTIONS)
 
 
 @pytest.fixture
@@ -117,14 +117,13 @@ def test_a_cohort_is_claimed_whole_or_not_at_all(
 def test_the_numbers_of_cohorts_go_on(
     storage: Storage, study: StudyFacts, make_trial: Callable[..., TrialRecord]
 ) -> None:
-    assert claim(storage, [make_trial(0), make_trial(1)], qmc=1) == 0
-    assert claim(storage, [make_trial(2)], qmc=2) == 1
+    assert claim(storage, [make_trial(0), make_trial(1)]) == 0
+    assert claim(storage, [make_trial(2)]) == 1
     assert [(t.number, t.cohort, t.state) for t in storage.records("wine")] == [
         (0, 0, "RUNNING"),
         (1, 0, "RUNNING"),
         (2, 1, "RUNNING"),
     ]
-    assert storage.study_attrs("wine") == {"qmc": 2}
 
 
 def test_a_result_is_refused_where_the_trial_is_not_running(
