@@ -261,7 +261,7 @@ def test_a_metric_must_fit_the_task() -> None:
 def test_a_budget_of_seconds_alone_has_no_limit_of_trials() -> None:
     spec = parsed("[budget]\nseconds = 5")
     assert (spec.budget.trials, spec.budget.seconds) == (None, 5)
-    assert spec_from_dict(spec.to_dict()) == spec
+    assert spec_from_dict(spec.to_dict()).budget == spec.budget
     assert cohort_size(spec) == 16
 
 

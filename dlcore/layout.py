@@ -1,0 +1,215 @@
+"""Where each member's numbers lie in the flat tensors of a stack. Pure numbers, no tensors.
+
+Layer by layer, members lie behind one another in the order of the stack, those that are too shallow left out:
+
+    rows of a hidden layer      (R, B)   member after member, each (H, B): units first, so that a member, a group of
+                                         equal members and a group of equal activations are each one contiguous piece
+    weights of a layer                   member after member, each (out, in) as in nn.Linear
+    biases of a layer           (R,)
+    outputs                     (P, C, B)
+
+Neighbours of equal shape form a run, whose pieces view as (n, H, B) and (n, out, in): one batched product. The
+first layer is a single product whatever the widths, since all members read the same rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from dlcore.config import ModelConfig
+from dlcore.elementwise import NEEDS_INPUT
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One Linear layer of one member."""
+
+    member: int
+    """Its place in the stack."""
+    layer: int
+    """Counts the member's own layers from 0; the last is its head."""
+    n_out: int
+    """Outputs, padded."""
+    n_in: int
+    """Inputs, padded."""
+    weight: int
+    """Where its weights begin in the flat parameters."""
+    bias: int
+    """Where its biases begin in the flat parameters."""
+    row: int
+    """Where its outputs begin among the rows of its layer."""
+    input_row: int
+    """Where its inputs begin among the rows of the layer before; 0 if these are the features."""
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return self.n_out * self.n_in
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Neighbouring blocks of equal shape that are computed by one batched product."""
+
+    first: Block
+    n: int
+    """Number of blocks."""
+    input_layer: int
+    """Index of the hidden layer that they read; -1 for the features."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Neighbouring rows of a hidden layer with one activation."""
+
+    activation: str
+    start: int
+    stop: int
+    members: tuple[int, ...]
+    """Places in the stack, in the order of the rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One hidden layer of all members that are deep enough, or the heads of all."""
+
+    blocks: tuple[Block, ...]
+    runs: tuple[Run, ...]
+    spans: tuple[Span, ...]
+    """Empty for heads."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows R."""
+        last = self.blocks[-1]
+        return last.row + last.n_out
+
+    @property
+    def bias(self) -> int:
+        """Where its biases begin in the flat parameters."""
+        return self.blocks[0].bias
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """All of a stack."""
+
+    layers: tuple[Layer, ...]
+    """Hidden layers."""
+    head: Layer
+    n_weights: int
+    """Weights come first in the flat parameters, then biases."""
+    n_parameters: int
+
+    @property
+    def blocks(self) -> list[Block]:
+        """All blocks in the order of their weights, which is also that of their biases."""
+        return [block for layer in (*self.layers, self.head) for block in layer.blocks]
+
+
+def lay_out(models: Sequence[ModelConfig], padded: Sequence[tuple[int, ...]]) -> Layout:
+    """Place the members of a stack.
+
+    Args:
+        models: Their architectures, in the order of the stack, with equal features and outputs.
+        padded: Their padded widths.
+    """
+    depth = max(model.depth for model in models)
+    n_features, n_outputs = models[0].n_features, models[0].n_outputs
+    sizes = [(n_features, *widths, n_outputs) for widths in padded]
+    n_weights = sum(n_in * n_out for member in sizes for n_in, n_out in pairwise(member))
+    place = _Place(weight=0, bias=n_weights)
+    rows_before: dict[int, int] = {}
+    hidden: list[list[Block]] = []
+    last_row: dict[int, tuple[int, int]] = {i: (-1, 0) for i in range(len(models))}
+    for layer in range(depth):
+        deep = [i for i, model in enumerate(models) if model.depth > layer]
+        blocks = place.blocks(deep, layer, sizes, rows_before)
+        rows_before = {block.member: block.row for block in blocks}
+        last_row |= {member: (layer, row) for member, row in rows_before.items()}
+        hidden.append(blocks)
+    heads = place.heads(sizes, {member: row for member, (_, row) in last_row.items()})
+    return Layout(
+        layers=tuple(
+            Layer(tuple(blocks), tuple(_runs(blocks, models, is_first=layer == 0)), tuple(_spans(blocks, models)))
+            for layer, blocks in enumerate(hidden)
+        ),
+        head=Layer(tuple(heads), tuple(_runs(heads, models, is_first=False)), ()),
+        n_weights=n_weights,
+        n_parameters=place.bias,
+    )
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where the next block goes."""
+
+    weight: int
+    bias: int
+
+    def blocks(
+        self, members: Sequence[int], layer: int, sizes: Sequence[tuple[int, ...]], input_rows: dict[int, int]
+    ) -> list[Block]:
+        """The blocks of one layer."""
+        placed, row = [], 0
+        for member in members:
+            n_in, n_out = sizes[member][layer : layer + 2]
+            placed.append(
+                Block(member, layer, n_out, n_in, self.weight, self.bias, row, input_rows.get(member, 0))
+            )
+            self.weight += n_in * n_out
+            self.bias += n_out
+            row += n_out
+        return placed
+
+    def heads(self, sizes: Sequence[tuple[int, ...]], input_rows: dict[int, int]) -> list[Block]:
+        """The heads of all members; each is a layer of its own depth."""
+        placed = []
+        for member, of_member in enumerate(sizes):
+            n_in, n_out = of_member[-2:]
+            row = member * n_out
+            layer = len(of_member) - 2
+            placed.append(Block(member, layer, n_out, n_in, self.weight, self.bias, row, input_rows[member]))
+            self.weight += n_in * n_out
+            self.bias += n_out
+        return placed
+
+
+def _runs(blocks: Sequence[Block], models: Sequence[ModelConfig], *, is_first: bool) -> list[Run]:
+    """Group neighbours whose inputs, weights and outputs are each one contiguous piece."""
+    if is_first:
+        # All read the features: one product with the rows of all members, so one block as far as it goes.
+        first, n_out = blocks[0], sum(block.n_out for block in blocks)
+        joined = Block(first.member, 0, n_out, first.n_in, first.weight, first.bias, first.row, 0)
+        return [Run(joined, 1, -1)]
+    runs: list[Run] = []
+    for before, block in zip((None, *blocks), blocks, strict=False):
+        if before is not None and _continues(before, block, models):
+            runs[-1] = Run(runs[-1].first, runs[-1].n + 1, runs[-1].input_layer)
+        else:
+            runs.append(Run(block, 1, block.layer - 1))
+    return runs
+
+
+def _continues(before: Block, block: Block, models: Sequence[ModelConfig]) -> bool:
+    """Whether a block can join the run of the one before it."""
+    left, right = models[before.member], models[block.member]
+    has_same_shape = (before.layer, before.n_out, before.n_in) == (block.layer, block.n_out, block.n_in)
+    # Members that are too shallow for this layer may lie between two that are not.
+    is_next = block.input_row == before.input_row + before.n_in or block.layer == 0
+    # Their inputs lie in different tensors otherwise; see dlcore.stack.
+    is_in_same = (left.activation in NEEDS_INPUT) == (right.activation in NEEDS_INPUT)
+    return has_same_shape and is_next and is_in_same
+
+
+def _spans(blocks: Sequence[Block], models: Sequence[ModelConfig]) -> list[Span]:
+    """Group neighbouring rows by activation."""
+    spans: list[Span] = []
+    for block in blocks:
+        activation, stop = models[block.member].activation, block.row + block.n_out
+        if spans and spans[-1].activation == activation:
+            last = spans.pop()
+            spans.append(Span(activation, last.start, stop, (*last.members, block.member)))
+        else:
+            spans.append(Span(activation, block.row, stop, (block.member,)))
+    return spans

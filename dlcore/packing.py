@@ -1,0 +1,158 @@
+"""Which members of a population are computed together, and in which order.
+
+Members are cut into stacks (one tensor program each), ordered inside a stack, and padded in width so that
+neighbours of nearly equal shape share one batched product. Pure numbers, no tensors: what is decided here
+moves the speed and the last bits of a result, nothing else.
+
+The constants were measured on a 2-core x86-64 machine with MKL; see `benchmarks/scaling.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dlcore.config import ModelConfig, TrainConfig
+from dlcore.models import layer_sizes
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One network of a population."""
+
+    model_config: ModelConfig
+    """Its architecture."""
+    train_config: TrainConfig
+    """How it is trained."""
+    seed: int
+    """The trial's seed: initial weights and dropout."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a step costs on one kind of device, for choosing; never for predicting seconds."""
+
+    call_flops: float
+    """Arithmetic that could have been done in the time of one call."""
+    stack_bytes: int
+    """A stack's tensors stay below this, where more than one member is in it."""
+    min_stacks: int
+    """Stacks to keep all cores busy."""
+
+
+def cost_of(device_type: str, n_threads: int) -> Cost:
+    """The constants for a device; threads count on the CPU only, where each stack has one."""
+    if device_type == "cpu":
+        return Cost(call_flops=2.2e5, stack_bytes=CPU_STACK_BYTES, min_stacks=n_threads)
+    return Cost(call_flops=2e7, stack_bytes=1 << 62, min_stacks=1)
+
+
+CPU_STACK_BYTES = 6 << 20
+GROUP_LIMIT = 64
+"""Members considered for one batched product; bounds the time to choose."""
+
+# Kinds whose derivative needs the input come last, so that their rows are together; see `dlcore.elementwise`.
+ORDER = ("relu", "leaky_relu", "sigmoid", "tanh", "elu", "selu", "gelu", "silu")
+
+
+def sort_key(member: Member) -> tuple[object, ...]:
+    """Members with equal first parts of the key share more code: dropout, activation, schedule, depth, widths."""
+    model, train = member.model_config, member.train_config
+    is_linear = model.depth == 0
+    return (
+        model.dropout > 0 and not is_linear,
+        -1 if is_linear else ORDER.index(model.activation),
+        model.depth,
+        model.widths,
+        train.schedule,
+        train.warmup_epochs,
+    )
+
+
+def step_flops(model: ModelConfig, batch_size: int) -> float:
+    """Arithmetic of one weight update: a product forward and two backward, and elementwise work beside it."""
+    products = 6 * sum(n_in * n_out for n_in, n_out in layer_sizes(model))
+    elementwise = 100 * sum(model.widths)
+    return float(batch_size * (products + elementwise)) + 2e6
+
+
+def stack_bytes(model: ModelConfig, batch_size: int, itemsize: int) -> int:
+    """Memory of one member in a stack: parameters, gradient, state, hyperparameters, hidden layers."""
+    parameters = sum((n_in + 1) * n_out for n_in, n_out in layer_sizes(model))
+    units = 2 * sum(model.widths) + 3 * model.n_outputs
+    return itemsize * (5 * parameters + units * batch_size)
+
+
+def cut_into_stacks(members: Sequence[Member], cost: Cost, itemsize: int) -> list[list[int]]:
+    """Indices of the members of each stack, in the order they have inside it.
+
+    Members are sorted by shape and cut where the work is even, so that the stacks are alike inside and
+    finish together.
+    """
+    order = sorted(range(len(members)), key=lambda i: (sort_key(members[i]), i))
+    work = [step_flops(members[i].model_config, members[i].train_config.batch_size) for i in order]
+    memory = sum(stack_bytes(m.model_config, m.train_config.batch_size, itemsize) for m in members)
+    wanted = max(cost.min_stacks, -(-memory // cost.stack_bytes))
+    # A multiple of the number of cores, so that none waits for the last stack.
+    wanted = min(-(-wanted // cost.min_stacks) * cost.min_stacks, len(members))
+    total, done = sum(work), 0.0
+    stacks: list[list[int]] = [[] for _ in range(wanted)]
+    for index, flops in zip(order, work, strict=True):
+        # By the middle of a member's work, so that a large one goes where most of it lies.
+        stacks[min(int((done + flops / 2) / total * wanted), wanted - 1)].append(index)
+        done += flops
+    return [stack for stack in stacks if stack]
+
+
+def padded_widths(members: Sequence[Member], cost: Cost) -> list[tuple[int, ...]]:
+    """Widths that each member of a stack is padded to, in the order of the stack.
+
+    Neighbours with the same dropout, activation and depth may get the same widths, and then share a batched
+    product per layer: fewer calls against more arithmetic, minimised exactly by dynamic programming.
+    """
+    padded: list[tuple[int, ...]] = []
+    start = 0
+    while start < len(members):
+        kind = sort_key(members[start])[:3]
+        stop = start
+        while stop < len(members) and sort_key(members[stop])[:3] == kind:
+            stop += 1
+        padded += _grouped(members[start:stop], cost)
+        start = stop
+    return padded
+
+
+def _grouped(members: Sequence[Member], cost: Cost) -> list[tuple[int, ...]]:
+    """Padded widths of members of one depth and activation."""
+    model, batch_size = members[0].model_config, members[0].train_config.batch_size
+    if model.depth == 0:
+        return [()] * len(members)
+    # Dropout draws the bits of two neighbouring units at once.
+    multiple = 2 if model.dropout > 0 else 1
+    widths = [tuple(-(-w // multiple) * multiple for w in m.model_config.widths) for m in members]
+    calls = 3 * model.depth * cost.call_flops
+    best: list[tuple[float, int]] = [(0.0, 0)]
+    for stop in range(1, len(members) + 1):
+        choices, widest = [], widths[stop - 1]
+        for start in range(stop - 1, max(stop - 1 - GROUP_LIMIT, -1), -1):
+            widest = tuple(map(max, widest, widths[start]))
+            flops = _hidden_flops(widest, model.n_features, model.n_outputs) * batch_size * (stop - start)
+            choices.append((best[start][0] + calls + flops, start))
+        best.append(min(choices))
+    return _read_back(widths, best)
+
+
+def _read_back(widths: Sequence[tuple[int, ...]], best: Sequence[tuple[float, int]]) -> list[tuple[int, ...]]:
+    """Padded widths of each member, from the table of best groups."""
+    padded: list[tuple[int, ...]] = []
+    stop = len(widths)
+    while stop:
+        start = best[stop][1]
+        widest = tuple(map(max, *widths[start:stop])) if stop - start > 1 else widths[start]
+        padded = [widest] * (stop - start) + padded
+        stop = start
+    return padded
+
+
+def _hidden_flops(widths: tuple[int, ...], n_features: int, n_outputs: int) -> float:
+    """Arithmetic per row and update, counting elementwise work as 100 a unit."""
+    sizes = (n_features, *widths, n_outputs)
+    return 6 * sum(a * b for a, b in zip(sizes, sizes[1:], strict=False)) + 100.0 * sum(widths)

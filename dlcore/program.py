@@ -1,0 +1,253 @@
+"""A stack's forward and backward pass for one batch size, as lists of calls on preallocated tensors.
+
+Written by hand instead of by autograd: about a third of the calls, no allocation, and each product is done by
+the kernel that suits it. Shapes are those of `dlcore.layout`: units first, so activations are (R, B), and a
+run of n equal members is (n, H, B).
+
+    z_l = W_l a_(l-1) + b_l;  a_l = f(z_l) * keep / (1 - p)
+    d_l = (W_(l+1)^T d_(l+1)) * keep / (1 - p) * f'(z_l);  dW_l = d_l a_(l-1)^T;  db_l = sum over rows of d_l
+
+Members meet in no sum: a product over all members (the first layer) has each member's units as rows of its
+own, so that a NaN stays with its member.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from dlcore.elementwise import NEEDS_INPUT, Op, backward_op, forward_op, leaky_relu_ops
+from dlcore.layout import Layer, Layout, Run, Span
+
+
+class Arena:
+    """One flat tensor from which others are cut."""
+
+    def __init__(self, storage: Tensor) -> None:
+        """Start at the front of storage (size,)."""
+        self._storage = storage
+        self._used = 0
+
+    def take(self, *shape: int) -> Tensor:
+        """The next piece, of the given shape; its content is whatever was there."""
+        size = torch.Size(shape).numel()
+        piece = self._storage[self._used : self._used + size].view(shape)
+        self._used += aligned(size)
+        return piece
+
+
+def aligned(size: int) -> int:
+    """Size rounded up to whole cache lines of 64 bytes."""
+    return -(-size // 16) * 16
+
+
+def arena_size(layout: Layout, n_features: int, n_rows: int, *, has_backward: bool, has_dropout: bool) -> int:
+    """Numbers that a `Program` takes from its arena."""
+    size = aligned(n_rows * n_features) + (2 if has_backward else 1) * aligned(layout.head.rows * n_rows)
+    for layer in layout.layers:
+        copies = 1 + has_backward * (1 + has_dropout)
+        size += copies * aligned(layer.rows * n_rows)
+        size += aligned(_kept_rows(layer, has_dropout=has_dropout and has_backward) * n_rows)
+    return size
+
+
+def _kept_rows(layer: Layer, *, has_dropout: bool) -> int:
+    """Rows whose activation does not overwrite its input: all with dropout, which must not touch f's output."""
+    if has_dropout:
+        return layer.rows
+    return sum(span.stop - span.start for span in layer.spans if span.activation in NEEDS_INPUT)
+
+
+class Program:
+    """The passes for batches of one size; see the module."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        parameters: Tensor,
+        gradients: Tensor | None,
+        arena: Arena,
+        shape: tuple[int, int],
+        extras: "Extras",
+    ) -> None:
+        """Bind all calls.
+
+        Args:
+            layout: Where everything lies.
+            parameters: Flat, (N,).
+            gradients: Flat, (N,); None for a forward pass alone, without dropout.
+            arena: At least `arena_size` numbers.
+            shape: (B, F), rows of a batch and features.
+            extras: What is not in the layout.
+        """
+        self._layout, self._extras = layout, extras
+        self._parameters, self._gradients = parameters, gradients
+        n_rows = shape[0]
+        self._has_dropout = extras.has_dropout and gradients is not None
+        self.x = arena.take(*shape)
+        """Features of the batch (B, F), to be filled."""
+        self.outputs = arena.take(layout.head.rows, n_rows)
+        """(P * C, B)."""
+        self._z = [arena.take(layer.rows, n_rows) for layer in layout.layers]
+        self._kept = [
+            arena.take(_kept_rows(layer, has_dropout=self._has_dropout), n_rows) for layer in layout.layers
+        ]
+        self.keep: list[Tensor] = []
+        """Per layer (R, B): 0 where a unit is dropped, else 1 / (1 - p); to be filled. Empty without dropout."""
+        self.output_gradients: Tensor | None = None
+        """(P * C, B), to be filled."""
+        self._d: list[Tensor] = []
+        if gradients is not None:
+            self.output_gradients = arena.take(layout.head.rows, n_rows)
+            self._d = [arena.take(layer.rows, n_rows) for layer in layout.layers]
+            if self._has_dropout:
+                self.keep = [arena.take(layer.rows, n_rows) for layer in layout.layers]
+        self._derivatives: dict[tuple[int, int], Op] = {}
+        self.forward: list[Op] = list(self._forward())
+        """From `x` (and `keep`) to `outputs`."""
+        self.backward: list[Op] = list(self._backward()) if gradients is not None else []
+        """From `output_gradients` to the gradients."""
+
+    # ---- forward
+
+    def _forward(self) -> Iterator[Op]:
+        for index, layer in enumerate(self._layout.layers):
+            yield from self._affine(layer, self._z[index])
+            for span in layer.spans:
+                yield from self._activation(index, span)
+            if self._has_dropout:
+                yield partial(self._kept[index].mul_, self.keep[index])
+        yield from self._affine(self._layout.head, self.outputs)
+
+    def _affine(self, layer: Layer, z: Tensor) -> Iterator[Op]:
+        """z <- W a + b for all members."""
+        bias = self._parameters[layer.bias : layer.bias + layer.rows]
+        yield partial(z.copy_, bias[:, None].expand_as(z))
+        for run in layer.runs:
+            weights, inputs, outputs = self._weights(run), self._inputs(run), self._rows(z, run)
+            product = outputs.addmm_ if outputs.dim() == 2 else outputs.baddbmm_
+            yield partial(product, weights, inputs)
+
+    def _activation(self, index: int, span: Span) -> Iterator[Op]:
+        """The activation of a span, and its derivative for later."""
+        z = self._z[index][span.start : span.stop]
+        out = self._activations(index, span.start, span.stop)
+        d = self._d[index][span.start : span.stop] if self._d else None
+        if span.activation == "leaky_relu":
+            forward, backward = leaky_relu_ops(z, d, self._extras.slopes(index, span))
+            yield forward
+        else:
+            needs_input = span.activation in NEEDS_INPUT
+            yield forward_op(span.activation, z, out if needs_input else z)
+            backward = None if d is None else backward_op(span.activation, d, z)
+        if backward is not None:
+            self._derivatives[index, span.start] = backward
+        rows = self._extras.padded_rows(index, span)
+        if rows is not None:
+            yield partial(z.index_fill_, 0, rows, 0.0)
+        if self._has_dropout and span.activation not in NEEDS_INPUT:
+            yield partial(out.copy_, z)
+
+    # ---- backward
+
+    def _backward(self) -> Iterator[Op]:
+        assert self.output_gradients is not None
+        yield from self._gradients_of(self._layout.head, self.output_gradients)
+        for index in reversed(range(len(self._layout.layers))):
+            layer, d = self._layout.layers[index], self._d[index]
+            if self._has_dropout:
+                yield partial(d.mul_, self.keep[index])
+            for span in layer.spans:
+                yield self._derivatives[index, span.start]
+            yield from self._gradients_of(layer, d)
+
+    def _gradients_of(self, layer: Layer, d: Tensor) -> Iterator[Op]:
+        """From d of a layer to the gradients of its weights and biases, and to d of the layers before."""
+        assert self._gradients is not None
+        yield partial(torch.sum, d, 1, out=self._gradients[layer.bias : layer.bias + layer.rows])
+        for run in layer.runs:
+            of_run, inputs = self._rows(d, run), self._inputs(run)
+            product = torch.mm if of_run.dim() == 2 else torch.bmm
+            yield partial(product, of_run, inputs.mT, out=self._weights(run, self._gradients))
+            if run.input_layer >= 0:
+                start = run.first.input_row
+                before = self._d[run.input_layer][start : start + run.n * run.first.n_in]
+                before = before if run.n == 1 else before.view(run.n, run.first.n_in, -1)
+                yield partial(product, self._weights(run).mT, of_run, out=before)
+
+    # ---- views
+
+    def _is_flat(self, run: Run) -> bool:
+        """Whether a run is one plain product: one member, or members that read the same features."""
+        return run.n == 1 or run.input_layer < 0
+
+    def _weights(self, run: Run, of: Tensor | None = None) -> Tensor:
+        """Weights (or what is laid out like them) of a run, (n, out, in) or (out, in)."""
+        first = run.first
+        piece = (self._parameters if of is None else of)[first.weight : first.weight + run.n * first.size]
+        if self._is_flat(run):
+            return piece.view(run.n * first.n_out, first.n_in)
+        return piece.view(run.n, first.n_out, first.n_in)
+
+    def _rows(self, of: Tensor, run: Run) -> Tensor:
+        """Rows of a run, (n, out, B) or (out, B)."""
+        n_out = run.first.n_out
+        piece = of[run.first.row : run.first.row + run.n * n_out]
+        return piece if self._is_flat(run) else piece.view(run.n, n_out, -1)
+
+    def _inputs(self, run: Run) -> Tensor:
+        """What a run reads, (n, in, B) or (in, B)."""
+        if run.input_layer < 0:
+            return self.x.T
+        start, n_in = run.first.input_row, run.first.n_in
+        piece = self._activations(run.input_layer, start, start + run.n * n_in)
+        return piece if run.n == 1 else piece.view(run.n, n_in, -1)
+
+    def _activations(self, index: int, start: int, stop: int) -> Tensor:
+        """Outputs of rows of a hidden layer, after dropout, (stop - start, B)."""
+        z, kept = self._z[index], self._kept[index]
+        # Rows that keep their input are the last ones.
+        first_kept = len(z) - len(kept)
+        return z[start:stop] if start < first_kept else kept[start - first_kept : stop - first_kept]
+
+
+class Extras:
+    """What a program needs to know of the members beside the layout."""
+
+    def __init__(self, layout: Layout, members: "list[MemberShape]", device: torch.device, dtype: torch.dtype) -> None:
+        """Collect it.
+
+        Args:
+            layout: Where everything lies.
+            members: In the order of the stack.
+            device: Of the tensors.
+            dtype: Of the tensors.
+        """
+        self.has_dropout = any(member.dropout > 0 and member.widths for member in members)
+        self._layout, self._members = layout, members
+        self._device, self._dtype = device, dtype
+
+    def slopes(self, index: int, span: Span) -> Tensor | float:
+        """Slope of leaky_relu: one for all, or one per row, (R, 1)."""
+        slopes = [self._members[i].slope for i in span.members]
+        if len(set(slopes)) == 1:
+            return slopes[0]
+        blocks = {block.member: block for block in self._layout.layers[index].blocks}
+        per_row = [slope for i, slope in zip(span.members, slopes, strict=True) for _ in range(blocks[i].n_out)]
+        return torch.tensor(per_row, dtype=self._dtype, device=self._device)[:, None]
+
+    def padded_rows(self, index: int, span: Span) -> Tensor | None:
+        """Rows of a span, counted from its start, that are padding and must be put back to 0; None if none."""
+        if span.activation != "sigmoid":
+            return None
+        blocks = {block.member: block for block in self._layout.layers[index].blocks}
+        rows = [
+            blocks[i].row - span.start + unit
+            for i in span.members
+            for unit in range(self._members[i].widths[index], blocks[i].n_out)
+        ]
+        return torch.tensor(rows, device=self._device) if rows else None
+
+
+from dlcore.config import ModelConfig as MemberShape  # noqa: E402
