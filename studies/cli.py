@@ -80,6 +80,19 @@ def predict(
     predicting.predict_file(export_dir, file, out)
 
 
+@app.command(epilog="Example: studies replay digits 7")
+def replay(
+    study: Study,
+    trial: Annotated[int, typer.Argument(metavar="TRIAL", help="Number of a finished trial.")],
+    cohort: Annotated[bool, typer.Option("--cohort", help="Train its whole cohort again: equal to the bit.")] = False,
+) -> None:
+    """Train a trial again and hold it against its record; exit code 1 if it differs."""
+    from studies import commands
+
+    if not commands.replay(study, trial, has_cohort=cohort):
+        raise typer.Exit(1)
+
+
 @app.command(epilog="Example: studies track digits")
 def track(study: Study) -> None:
     """Bring MLflow in line with the study database."""

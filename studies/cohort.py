@@ -108,13 +108,22 @@ class Trainer:
             if member.training.curve or member.training.divergence is not None:
                 yield self._record(member, cohort)
 
-    def retrain(self, record: TrialRecord) -> Training:
-        """Train a recorded trial again, alone, for as many epochs as it had.
+    def retrain(self, record: TrialRecord, *, is_moved: bool = False) -> Training:
+        """Train a recorded trial again, alone, with the reference loop, for as many epochs as it had.
+
+        Args:
+            record: With its curve.
+            is_moved: Start from initial weights that are one unit in the last place larger: how far the curve goes
+                astray then is what rounding alone can do to it.
 
         Returns:
             The training: its curve, its model with the weights of the best epoch in `best_weights`.
         """
         training = self._training(Suggestion(record.number, record.hyperparameters, record.searched))
+        if is_moved:
+            with torch.no_grad():
+                for weights in training.model.parameters():
+                    weights.copy_(torch.nextafter(weights, torch.full_like(weights, torch.inf)))
         training.advance(len(record.curve))
         return training
 

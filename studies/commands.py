@@ -10,6 +10,7 @@ from studies.errors import SpecError, UserError
 from studies.home import drive, open_home
 from studies.ranking import pareto_front, ranking
 from studies.records import FINISHED_STATES, StudyFacts
+from studies.replay import replay_cohort, replay_trial
 from studies.runner import Outcome, Run, open_mirror
 from studies.spec import StudySpec, bundled, find_spec, load_spec, spec_from_dict
 from studies.storage import Storage
@@ -58,6 +59,23 @@ def export(study: str, number: int | None, folder: Path | None) -> None:
         _scores("test", made.winner.test_metrics) if made.is_best else "test: not measured, only for the best trial"
     )
     display.note(f"export: {made.winner.export_dir}")
+
+
+def replay(study: str, number: int, *, has_cohort: bool) -> bool:
+    """Train a recorded trial again, alone or with its cohort; returns whether it came out as recorded."""
+    display, home = open_display(), open_home()
+    storage = Storage(home.database_url)
+    run = Run(spec_from_dict(_facts(storage, study).spec, study), home, storage, display)
+    trials = storage.records(study, has_curves=True)
+    found = [t for t in trials if t.number == number and t.state in FINISHED_STATES]
+    if not found:
+        raise UserError(f'study "{study}" has no finished trial {number}; it has {len(trials)} trials')
+    if has_cohort:
+        verdict = replay_cohort(found[0], trials, run.facts, run.trainer)
+    else:
+        verdict = replay_trial(found[0], run.trainer)
+    display.note(verdict.text)
+    return verdict.is_equal
 
 
 def track(study: str) -> None:

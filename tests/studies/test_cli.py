@@ -110,6 +110,7 @@ def test_a_home_that_cannot_be_written_is_refused(
         (("show", "zoo"), 'no study "zoo"'),
         (("export", "zoo"), 'no study "zoo"'),
         (("track", "zoo"), 'no study "zoo"'),
+        (("replay", "zoo", "1"), 'no study "zoo"'),
         (("predict", "nowhere", "t.csv"), "nowhere"),
     ],
 )
@@ -127,7 +128,7 @@ def test_every_command_has_help_with_an_example(call: Call) -> None:
     code, out, _ = call("--help")
     names = [line.split()[0] for line in out.split("Commands:")[1].splitlines() if line.strip()]
     assert code == 0
-    assert set(names) == {"run", "list", "show", "export", "predict", "track", "ui", "stop"}
+    assert set(names) == {"run", "list", "show", "export", "predict", "replay", "track", "ui", "stop"}
     for name in names:
         code, out, _ = call(name, "--help")
         assert code == 0 and f"Example: studies {name}" in out
