@@ -49,8 +49,8 @@ class Search:
         if waiting := [t for t in self.trials if t.state == WAITING]:
             cohort = min(t.cohort for t in waiting)
             own = [t for t in waiting if t.cohort == cohort]
-            self._storage.take(self._facts.name, [t.number for t in own])
-            return Cohort(cohort, tuple(_suggestion(t) for t in own))
+            taken = self._storage.take(self._facts.name, [t.number for t in own])
+            return Cohort(taken, tuple(_suggestion(t) for t in own))
         return self._ask()
 
     def tell(self, trials: Sequence[TrialRecord], spent_s: float) -> None:

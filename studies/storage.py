@@ -160,18 +160,8 @@ class Storage:
                 raise StudiesError(
                     f'study "{name}" has {stored} trials; a cohort from {suggestions[0].number} does not fit'
                 )
-            claimed = select(func.count()).where(COHORTS.c.study_id == study_id)
-            cohort: int = connection.execute(claimed).scalar_one()
             now = datetime.now(UTC)
-            connection.execute(
-                insert(COHORTS).values(
-                    study_id=study_id,
-                    cohort=cohort,
-                    first_number=suggestions[0].number,
-                    n_trials=len(suggestions),
-                    claimed_at=now.timestamp(),
-                )
-            )
+            cohort = _new_cohort(connection, study_id, [s.number for s in suggestions], now)
             running = {
                 "study_id": study_id,
                 "state": TrialState.RUNNING,
@@ -195,12 +185,25 @@ class Storage:
             _insert(connection, SYSTEM_ATTR, rows.attr_rows({ids[s.number]: s.system_attrs for s in suggestions}))
         return cohort
 
-    def take(self, name: str, numbers: Sequence[int]) -> None:
-        """Claim WAITING trials again: RUNNING from now on, with nothing left of what they were told before."""
+    def take(self, name: str, numbers: Sequence[int]) -> int:
+        """Claim WAITING trials of one cohort again; what a time budget left over of it becomes a cohort of its own.
+
+        Returns:
+            The id of their cohort.
+        """
         with writing(self._engine) as connection:
-            ids = _trial_ids(connection, _study_id(connection, name), numbers)
-            now = datetime.now(UTC).replace(tzinfo=None)
-            _move(connection, ids, TrialState.WAITING, {"state": TrialState.RUNNING, "datetime_start": now})
+            study_id = _study_id(connection, name)
+            ids = _trial_ids(connection, study_id, numbers)
+            now = datetime.now(UTC)
+            claimed = {"state": TrialState.RUNNING, "datetime_start": now.replace(tzinfo=None)}
+            _move(connection, ids, TrialState.WAITING, claimed)
+            own = RESULTS.c.trial_id.in_(ids.values())
+            cohort: int = connection.execute(select(RESULTS.c.cohort).where(own)).scalars().first() or 0
+            in_cohort = and_(COHORTS.c.study_id == study_id, COHORTS.c.cohort == cohort)
+            if connection.execute(select(COHORTS.c.n_trials).where(in_cohort)).scalar_one() != len(numbers):
+                cohort = _new_cohort(connection, study_id, numbers, now)
+                connection.execute(update(RESULTS).where(own).values(cohort=cohort))
+        return cohort
 
     def release(self, name: str) -> list[int]:
         """Put every RUNNING trial of a study back to WAITING, with the same number and hyperparameters.
@@ -337,6 +340,13 @@ def _study_id(connection: Connection, name: str) -> int:
     if study_id is None:
         raise UserError(f'there is no study "{name}" in the database; `studies list` names those there are')
     return int(study_id)
+
+
+def _new_cohort(connection: Connection, study_id: int, numbers: Sequence[int], now: datetime) -> int:
+    cohort: int = connection.execute(select(func.count()).where(COHORTS.c.study_id == study_id)).scalar_one()
+    row = {"cohort": cohort, "first_number": numbers[0], "n_trials": len(numbers), "claimed_at": now.timestamp()}
+    connection.execute(insert(COHORTS).values(study_id=study_id, **row))
+    return cohort
 
 
 def _trial_ids(connection: Connection, study_id: int, numbers: Sequence[int]) -> dict[int, int]:

@@ -111,8 +111,12 @@ def test_trials_without_a_result_wait_and_come_before_anything_new(tmp_path: Pat
     assert first is not None
     search.tell([result(s, first.id) for s in first.suggestions[:1]], 1.0)
     rest = search.next_cohort()
-    assert rest is not None and rest.id == first.id
+    assert rest is not None and rest.id == first.id + 1  # what is left over trains as a cohort of its own
     assert rest.suggestions == first.suggestions[1:]
+    search.tell([result(s, rest.id) for s in rest.suggestions], 1.0)
+    assert [t.cohort for t in search.trials] == [0, 1, 1, 1]
+    after = search.next_cohort()
+    assert after is not None and after.suggestions[0].number == 4
 
 
 def test_no_trial_has_more_parameters_than_the_spec_allows(tmp_path: Path, make_facts: Facts) -> None:

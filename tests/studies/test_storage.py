@@ -150,7 +150,9 @@ def test_released_trials_wait_with_their_hyperparameters_and_nothing_else(
     assert storage.release("wine") == []
     waiting = storage.records("wine")[1]
     assert (waiting.state, waiting.hyperparameters, waiting.rungs) == ("WAITING", trials[1].hyperparameters, {})
-    storage.take("wine", [1, 2])
+    assert storage.take("wine", [1, 2]) == 1  # what is left over is a cohort of its own
+    storage.release("wine")
+    assert storage.take("wine", [1, 2]) == 1
     assert storage.states("wine") == {"RUNNING": 2, "COMPLETE": 1}
     with pytest.raises(StudiesError):
         storage.take("wine", [0])
