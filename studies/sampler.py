@@ -6,23 +6,26 @@ stored study (where `ask` would pop WAITING trials) is never asked.
 """
 
 import hashlib
-import warnings
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 from optuna.storages import InMemoryStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from scipy.stats import qmc
 
+from studies.cohort_tpe import CohortTPESampler
 from studies.records import COMPLETE, PRUNED, WAITING, Objective, Suggestion, TrialRecord, Value
 from studies.space import Hyperparameters, distributions, grid_points, shrink, suggest
 from studies.spec import StudySpec
+
+FITS_PER_COHORT = 8
+"""How often TPE is fitted while a cohort is asked."""
 
 
 def build_sampler(spec: StudySpec, first_number: int, cohort: int) -> BaseSampler:
@@ -35,10 +38,7 @@ def build_sampler(spec: StudySpec, first_number: int, cohort: int) -> BaseSample
     """
     seed = _seed(spec.seed, first_number)
     if spec.search.sampler == "tpe":
-        with warnings.catch_warnings():
-            # Without `group` a conditional hyperparameter drops out of the joint model.
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
+        return CohortTPESampler(seed, math.ceil(cohort / FITS_PER_COHORT))
     if spec.search.sampler == "gp":
         return GPSampler(seed=seed, warn_independent_sampling=False)
     if spec.search.sampler == "nsga2":

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 DOORS = {
-    "optuna": {"space", "sampler", "pruner", "search", "storage", "rows"},
+    "optuna": {"space", "cohort_tpe", "sampler", "pruner", "search", "storage", "rows"},
     "sqlalchemy": {"database", "storage", "rows", "leases", "tracking", "doctor"},
     "mlflow": {"tracking", "server", "registry", "served_model", "best", "doctor"},
     "torch": {"cohort"},
