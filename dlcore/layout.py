@@ -121,7 +121,7 @@ def lay_out(models: Sequence[ModelConfig], padded: Sequence[tuple[int, ...]]) ->
     place = _Place(weight=0, bias=n_weights)
     rows_before: dict[int, int] = {}
     hidden: list[list[Block]] = []
-    last_row: dict[int, tuple[int, int]] = {i: (-1, 0) for i in range(len(models))}
+    last_row: dict[int, tuple[int, int]] = dict.fromkeys(range(len(models)), (-1, 0))
     for layer in range(depth):
         deep = [i for i, model in enumerate(models) if model.depth > layer]
         blocks = place.blocks(deep, layer, sizes, rows_before)
@@ -154,9 +154,7 @@ class _Place:
         placed, row = [], 0
         for member in members:
             n_in, n_out = sizes[member][layer : layer + 2]
-            placed.append(
-                Block(member, layer, n_out, n_in, self.weight, self.bias, row, input_rows.get(member, 0))
-            )
+            placed.append(Block(member, layer, n_out, n_in, self.weight, self.bias, row, input_rows.get(member, 0)))
             self.weight += n_in * n_out
             self.bias += n_out
             row += n_out

@@ -41,7 +41,8 @@ def widest_dtype(device: torch.device) -> torch.dtype:
 
 def _nan_where_nan(values: Tensor, predictions: Tensor) -> Tensor:
     """Values (...,) with NaN where any of the predictions (..., N, C) is NaN."""
-    return values.masked_fill(predictions.isnan().any(-1).any(-1), torch.nan)
+    # A maximum is NaN where one of its numbers is, and takes a tenth of the time of looking at each.
+    return values.masked_fill(predictions.amax((-2, -1)).isnan(), torch.nan)
 
 
 def _confusion(predictions: Tensor, targets: Tensor) -> Tensor:
@@ -50,7 +51,7 @@ def _confusion(predictions: Tensor, targets: Tensor) -> Tensor:
     The class given is the most probable one, on ties the first: class 0 at a binary 0.5, as in scikit-learn.
     """
     n_classes = predictions.shape[-1]
-    cells = targets * n_classes + predictions.argmax(-1)  # (..., N)
+    cells = targets * n_classes + predictions.contiguous().argmax(-1)  # (..., N)
     counts = torch.zeros(*cells.shape[:-1], n_classes**2, dtype=torch.int64, device=cells.device)
     # Whole numbers: unlike sums of floats, the same in any order, so the same on every run on a GPU.
     counts.scatter_add_(-1, cells, torch.ones_like(cells))
@@ -59,8 +60,14 @@ def _confusion(predictions: Tensor, targets: Tensor) -> Tensor:
 
 
 def _accuracy(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Share of rows whose most probable class is right."""
-    is_right = predictions.argmax(-1) == targets
+    """Share of rows whose most probable class is right; on ties the first, as in `_confusion`."""
+    classes = targets.expand(predictions.shape[:-1]).unsqueeze(-1)
+    highest = predictions.amax(-1, keepdim=True)
+    # Not by argmax, which is many times slower where the classes are not side by side, as in a population.
+    n_classes = torch.arange(predictions.shape[-1], device=predictions.device)
+    before = (n_classes.unsqueeze(-1) < targets.unsqueeze(-2)).mT  # laid out alike
+    is_first = ~((predictions == highest) & before).any(-1)
+    is_right = is_first & (predictions.gather(-1, classes) == highest).squeeze(-1)
     return _nan_where_nan(is_right.to(widest_dtype(is_right.device)).mean(-1), predictions)
 
 

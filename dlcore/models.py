@@ -72,6 +72,20 @@ def set_step(model: nn.Module, step: int) -> None:
             module.step = step
 
 
+def draw_linears(config: ModelConfig, seed: int) -> list[tuple[Tensor, Tensor]]:
+    """Initial weight (out, in) and bias (out,) of each Linear layer, on the CPU in float32.
+
+    Both engines start from these numbers, whatever device and dtype they train in.
+    """
+    stream = generator(seed, "init")
+    linears = []
+    for n_in, n_out in layer_sizes(config):
+        weight, bias = torch.empty(n_out, n_in), torch.empty(n_out)
+        INITIALIZATIONS[config.initialization](weight, bias, stream, config.activation, config.slope)
+        linears.append((weight, bias))
+    return linears
+
+
 def build_model(
     config: ModelConfig,
     seed: int,
@@ -93,15 +107,13 @@ def build_model(
     Returns:
         A network from (B, F) to (B, C).
     """
-    stream = generator(seed, "init")
     modules: list[nn.Module] = []
-    sizes = layer_sizes(config)
-    for index, (n_in, n_out) in enumerate(sizes):
-        # From the meta device, since nn.Linear's constructor would draw from the global generator.
-        linear = nn.Linear(n_in, n_out, device="meta").to_empty(device="cpu")
-        INITIALIZATIONS[config.initialization](linear.weight, linear.bias, stream, config.activation, config.slope)
+    for index, (weight, bias) in enumerate(draw_linears(config, seed)):
+        # On the meta device, since nn.Linear's constructor would draw from the global generator.
+        linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+        linear.weight, linear.bias = nn.Parameter(weight), nn.Parameter(bias)
         modules.append(linear)
-        if index == len(sizes) - 1:
+        if index == config.depth:
             break
         modules.append(ACTIVATIONS[config.activation].module(config.slope))
         if config.dropout > 0:

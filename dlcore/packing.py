@@ -7,8 +7,10 @@ moves the speed and the last bits of a result, nothing else.
 The constants were measured on a 2-core x86-64 machine with MKL; see `benchmarks/scaling.py`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby, pairwise
 
 from dlcore.config import ModelConfig, TrainConfig
 from dlcore.models import layer_sizes
@@ -46,6 +48,8 @@ def cost_of(device_type: str, n_threads: int) -> Cost:
 
 
 CPU_STACK_BYTES = 6 << 20
+EVALUATION_ROWS = 512
+"""Rows of val that are measured at a time, at most, unless batches are larger."""
 GROUP_LIMIT = 64
 """Members considered for one batched product; bounds the time to choose."""
 
@@ -53,18 +57,33 @@ GROUP_LIMIT = 64
 ORDER = ("relu", "leaky_relu", "sigmoid", "tanh", "elu", "selu", "gelu", "silu")
 
 
-def sort_key(member: Member) -> tuple[object, ...]:
-    """Members with equal first parts of the key share more code: dropout, activation, schedule, depth, widths."""
-    model, train = member.model_config, member.train_config
-    is_linear = model.depth == 0
-    return (
-        model.dropout > 0 and not is_linear,
-        -1 if is_linear else ORDER.index(model.activation),
-        model.depth,
-        model.widths,
-        train.schedule,
-        train.warmup_epochs,
-    )
+def has_dropout(model: ModelConfig) -> bool:
+    """Whether any unit can be dropped."""
+    return model.dropout > 0 and model.depth > 0
+
+
+def engine_for(member: Member, device_type: str) -> str:
+    """Which engine trains a network faster in company: a fixed rule on its shape and the kind of device.
+
+    Measured on a CPU: a population is ahead of loops side by side at all widths up to 1,024 (8 times at 32, 1.1 times
+    at 1,024, where both wait for the products). Above, there is nothing to win and memory to lose. On MPS the loop
+    serves all widths from 512, where its calls no longer matter; that and CUDA's rule are not measured.
+
+    Returns:
+        "loop" or "population".
+    """
+    widest = max(member.model_config.widths, default=0)
+    return "loop" if widest > LOOP_ABOVE.get(device_type, 2048) else "population"
+
+
+LOOP_ABOVE = {"cpu": 2048, "cuda": 2048, "mps": 512}
+"""Width above which the loop trains, by kind of device."""
+
+
+def order_key(member: Member) -> tuple[int, int, tuple[int, ...]]:
+    """Sorts members inside a stack: activation, depth, widths; linear ones, which have no activation, first."""
+    model = member.model_config
+    return (-1 if model.depth == 0 else ORDER.index(model.activation), model.depth, model.widths)
 
 
 def step_flops(model: ModelConfig, batch_size: int) -> float:
@@ -81,13 +100,20 @@ def stack_bytes(model: ModelConfig, batch_size: int, itemsize: int) -> int:
     return itemsize * (5 * parameters + units * batch_size)
 
 
+def evaluation_chunk(n_rows: int, batch_size: int) -> int:
+    """Rows of val that a stack measures at a time: as many each time as may be."""
+    n_chunks = math.ceil(n_rows / max(EVALUATION_ROWS, 2 * batch_size))
+    return math.ceil(n_rows / n_chunks)
+
+
 def cut_into_stacks(members: Sequence[Member], cost: Cost, itemsize: int) -> list[list[int]]:
     """Indices of the members of each stack, in the order they have inside it.
 
     Members are sorted by shape and cut where the work is even, so that the stacks are alike inside and
     finish together.
     """
-    order = sorted(range(len(members)), key=lambda i: (sort_key(members[i]), i))
+    # What a whole stack pays for if one of its members has it comes first.
+    order = sorted(range(len(members)), key=lambda i: (has_dropout(members[i].model_config), order_key(members[i]), i))
     work = [step_flops(members[i].model_config, members[i].train_config.batch_size) for i in order]
     memory = sum(stack_bytes(m.model_config, m.train_config.batch_size, itemsize) for m in members)
     wanted = max(cost.min_stacks, -(-memory // cost.stack_bytes))
@@ -99,34 +125,28 @@ def cut_into_stacks(members: Sequence[Member], cost: Cost, itemsize: int) -> lis
         # By the middle of a member's work, so that a large one goes where most of it lies.
         stacks[min(int((done + flops / 2) / total * wanted), wanted - 1)].append(index)
         done += flops
-    return [stack for stack in stacks if stack]
+    return [sorted(stack, key=lambda i: (order_key(members[i]), i)) for stack in stacks if stack]
 
 
 def padded_widths(members: Sequence[Member], cost: Cost) -> list[tuple[int, ...]]:
     """Widths that each member of a stack is padded to, in the order of the stack.
 
-    Neighbours with the same dropout, activation and depth may get the same widths, and then share a batched
+    Neighbours with the same activation and depth may get the same widths, and then share a batched
     product per layer: fewer calls against more arithmetic, minimised exactly by dynamic programming.
     """
+    # Dropout draws the bits of two neighbouring units at once.
+    multiple = 2 if any(has_dropout(member.model_config) for member in members) else 1
     padded: list[tuple[int, ...]] = []
-    start = 0
-    while start < len(members):
-        kind = sort_key(members[start])[:3]
-        stop = start
-        while stop < len(members) and sort_key(members[stop])[:3] == kind:
-            stop += 1
-        padded += _grouped(members[start:stop], cost)
-        start = stop
+    for _, group in groupby(members, key=lambda member: order_key(member)[:2]):
+        padded += _grouped(list(group), multiple, cost)
     return padded
 
 
-def _grouped(members: Sequence[Member], cost: Cost) -> list[tuple[int, ...]]:
+def _grouped(members: Sequence[Member], multiple: int, cost: Cost) -> list[tuple[int, ...]]:
     """Padded widths of members of one depth and activation."""
     model, batch_size = members[0].model_config, members[0].train_config.batch_size
     if model.depth == 0:
         return [()] * len(members)
-    # Dropout draws the bits of two neighbouring units at once.
-    multiple = 2 if model.dropout > 0 else 1
     widths = [tuple(-(-w // multiple) * multiple for w in m.model_config.widths) for m in members]
     calls = 3 * model.depth * cost.call_flops
     best: list[tuple[float, int]] = [(0.0, 0)]
@@ -155,4 +175,4 @@ def _read_back(widths: Sequence[tuple[int, ...]], best: Sequence[tuple[float, in
 def _hidden_flops(widths: tuple[int, ...], n_features: int, n_outputs: int) -> float:
     """Arithmetic per row and update, counting elementwise work as 100 a unit."""
     sizes = (n_features, *widths, n_outputs)
-    return 6 * sum(a * b for a, b in zip(sizes, sizes[1:], strict=False)) + 100.0 * sum(widths)
+    return 6 * sum(a * b for a, b in pairwise(sizes)) + 100.0 * sum(widths)

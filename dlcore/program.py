@@ -11,12 +11,13 @@ Members meet in no sum: a product over all members (the first layer) has each me
 own, so that a NaN stays with its member.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from dlcore.config import ModelConfig
 from dlcore.elementwise import NEEDS_INPUT, Op, backward_op, forward_op, leaky_relu_ops
 from dlcore.layout import Layer, Layout, Run, Span
 
@@ -90,9 +91,7 @@ class Program:
         self.outputs = arena.take(layout.head.rows, n_rows)
         """(P * C, B)."""
         self._z = [arena.take(layer.rows, n_rows) for layer in layout.layers]
-        self._kept = [
-            arena.take(_kept_rows(layer, has_dropout=self._has_dropout), n_rows) for layer in layout.layers
-        ]
+        self._kept = [arena.take(_kept_rows(layer, has_dropout=self._has_dropout), n_rows) for layer in layout.layers]
         self.keep: list[Tensor] = []
         """Per layer (R, B): 0 where a unit is dropped, else 1 / (1 - p); to be filled. Empty without dropout."""
         self.output_gradients: Tensor | None = None
@@ -116,8 +115,6 @@ class Program:
             yield from self._affine(layer, self._z[index])
             for span in layer.spans:
                 yield from self._activation(index, span)
-            if self._has_dropout:
-                yield partial(self._kept[index].mul_, self.keep[index])
         yield from self._affine(self._layout.head, self.outputs)
 
     def _affine(self, layer: Layer, z: Tensor) -> Iterator[Op]:
@@ -146,8 +143,9 @@ class Program:
         rows = self._extras.padded_rows(index, span)
         if rows is not None:
             yield partial(z.index_fill_, 0, rows, 0.0)
-        if self._has_dropout and span.activation not in NEEDS_INPUT:
-            yield partial(out.copy_, z)
+        if self._has_dropout:
+            before = out if span.activation in NEEDS_INPUT else z
+            yield partial(torch.mul, before, self.keep[index][span.start : span.stop], out=out)
 
     # ---- backward
 
@@ -215,7 +213,9 @@ class Program:
 class Extras:
     """What a program needs to know of the members beside the layout."""
 
-    def __init__(self, layout: Layout, members: "list[MemberShape]", device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, layout: Layout, members: Sequence[ModelConfig], device: torch.device, dtype: torch.dtype
+    ) -> None:
         """Collect it.
 
         Args:
@@ -248,6 +248,3 @@ class Extras:
             for unit in range(self._members[i].widths[index], blocks[i].n_out)
         ]
         return torch.tensor(rows, device=self._device) if rows else None
-
-
-from dlcore.config import ModelConfig as MemberShape  # noqa: E402

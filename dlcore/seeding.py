@@ -92,6 +92,34 @@ def dropout_mask(
     return halves[..., :n_units] >= _threshold(p, device)
 
 
+def dropout_rows(seeds: Tensor, step: int, layer: int, p: Tensor, pairs: tuple[Tensor, Tensor], n_rows: int) -> Tensor:
+    """The bits of `dropout_mask`, units first, for members of different widths behind one another.
+
+    Args:
+        seeds: of P members, shape (P,), int64.
+        step: the members' weight update.
+        layer: which hidden layer, from 0.
+        p: probability of a drop of each member, shape (P,).
+        pairs: the member, int64, and the number (0 for units 0 and 1, ...), int32, of each pair of neighbouring
+            units, each of shape (Q,).
+        n_rows: rows of the batch, B.
+
+    Returns:
+        bool, shape (2 Q, B): for each pair its first and its second unit; True is kept.
+    """
+    owners, numbers = pairs
+    member = ((seeds * _SEED_STRIDE) >> 32) + step * _STEP_STRIDE + layer * _LAYER_STRIDE
+    counter = torch.arange(n_rows, device=seeds.device) * _ROW_STRIDE
+    row = _mixed(_wrapped(member.unsqueeze(-1) + counter))  # (P, B)
+    bits = _mixed(row.index_select(0, owners) + _mixed(numbers * _UNIT_STRIDE).unsqueeze(-1))  # (Q, B)
+    # Compared in the upper half of 32 bits, where the lower half cannot decide.
+    threshold = (_threshold(p, seeds.device).view(-1).to(torch.int32) << 16).index_select(0, owners).unsqueeze(-1)
+    keep = torch.empty(len(owners), 2, n_rows, dtype=torch.bool, device=seeds.device)
+    torch.ge(bits << 16, threshold, out=keep[:, 0])
+    torch.ge(bits, threshold, out=keep[:, 1])
+    return keep.view(-1, n_rows)
+
+
 def _threshold(p: float | Tensor, device: torch.device) -> Tensor:
     """The smallest 16-bit value that is kept, shape () or (P, 1, 1), int16.
 

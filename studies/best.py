@@ -1,19 +1,16 @@
 """The winner of a study: trained again, compared with its record, measured once on test, written to disk."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlcore.data import DataSplits
-from dlcore.evaluation import evaluate, split_tensors
 from dlcore.export import export_model
-from dlcore.training import Training
 from studies.cohort import Trainer
 from studies.errors import StudyFailed, UserError
 from studies.provenance import changed
 from studies.ranking import best_trial
-from studies.records import StudyFacts, TrialRecord, Winner
+from studies.records import EpochRecord, StudyFacts, TrialRecord, Winner
+from studies.replay import losses, n_agreeing, replay_trial
 from studies.storage import Storage
 
 _SAME = 1e-6
@@ -28,6 +25,15 @@ class Export:
     is_best: bool
     """Whether it is the study's best trial; only that one is measured on test."""
     warning: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What an export is to be."""
+
+    folder: Path
+    """An earlier export there is replaced."""
+    is_best: bool
 
 
 def choose(storage: Storage, facts: StudyFacts, number: int | None) -> tuple[TrialRecord, bool]:
@@ -54,36 +60,30 @@ def choose(storage: Storage, facts: StudyFacts, number: int | None) -> tuple[Tri
 
 
 def export(
-    trial: TrialRecord, facts: StudyFacts, trainer: Trainer, splits: DataSplits, target: tuple[Path, bool]
+    trial: TrialRecord, trials: Sequence[TrialRecord], facts: StudyFacts, trainer: Trainer, target: Target
 ) -> Export:
-    """Train a trial again with its own seed and write its network.
+    """Train a trial again with its own seed, as it was trained, and write its network.
 
     Args:
         trial: With its curve.
+        trials: All finished trials of its study.
         facts: Of its study.
         trainer: Of its study.
-        splits: Of its study.
-        target: The folder to write (an earlier export there is replaced), and whether the trial is the best.
+        target: Where to, and whether the trial is the best.
 
     Raises:
         StudyFailed: On the machine and versions of the record, the curve did not come out again.
         dlcore.errors.ExportError: The file does not answer as the network does.
         UserError: The folder holds something else.
     """
-    folder, is_best = target
-    _check_folder(folder)
-    training = trainer.retrain(trial)
-    warning = _compare(trial, training, facts.environment, trainer)
-    training.model.load_state_dict(training.best_weights)
-    task, data = training.data.task, training.data
-    val_metrics = evaluate(training.model, task, data.x_val, data.y_val)
-    test_metrics: dict[str, float] = {}
-    if is_best:
-        x, y = split_tensors(splits, "test", trainer.device, data.x_val.dtype)
-        test_metrics = evaluate(training.model, task, x, y)
-    export_model(
-        folder, training.model, training.model_config, splits, _manifest(trial, facts, val_metrics, test_metrics)
-    )
+    _check_folder(target.folder)
+    cohort = [t for t in trials if t.cohort == trial.cohort] if trial.engine == "population" else [trial]
+    network = trainer.retrain_network(trial, cohort, [t for t in trials if t.cohort < trial.cohort])
+    warning = _compare(trial, network.curve, facts, trainer)
+    val_metrics = trainer.measure(network.model, "val")
+    test_metrics = trainer.measure(network.model, "test") if target.is_best else {}
+    manifest = _manifest(trial, facts, val_metrics, test_metrics)
+    export_model(target.folder, network.model, network.model_config, trainer.splits, manifest)
     winner = Winner(
         number=trial.number,
         values=trial.values or (),
@@ -91,10 +91,10 @@ def export(
         n_parameters=trial.n_parameters,
         val_metrics=val_metrics,
         test_metrics=test_metrics,
-        export_dir=str(folder),
-        onnx_sha256=_onnx_sha256(folder),
+        export_dir=str(target.folder),
+        onnx_sha256=_onnx_sha256(target.folder),
     )
-    return Export(winner, is_best, warning)
+    return Export(winner, target.is_best, warning)
 
 
 def _manifest(
@@ -116,20 +116,17 @@ def _manifest(
     }
 
 
-def _compare(trial: TrialRecord, training: Training, recorded: Mapping[str, str], trainer: Trainer) -> str | None:
+def _compare(trial: TrialRecord, again: Sequence[EpochRecord], facts: StudyFacts, trainer: Trainer) -> str | None:
     """Hold a repeated curve against the recorded one; returns a warning where they may differ and do."""
-    pairs = [
-        (a, b)
-        for old, new in zip(trial.curve, training.curve, strict=False)
-        for a, b in ((old.train_loss, new.train_loss), (old.val_loss, new.val_loss))
-    ]
-    is_same = len(trial.curve) == len(training.curve) and all(
-        math.isclose(a, b, rel_tol=_SAME, abs_tol=_SAME) or (math.isnan(a) and not math.isfinite(b)) for a, b in pairs
-    )
-    if is_same:
+    recorded, repeated = losses(trial.curve), losses(again)
+    if len(recorded) == len(repeated) and n_agreeing(recorded, repeated, _SAME) == len(recorded):
         return None
-    if moved := changed(recorded, trainer.environment):
+    if moved := changed(facts.environment, trainer.environment):
         return f"trial {trial.number} trained again gave another curve; since it was recorded: {', '.join(moved)}"
+    # In a cohort that a time budget cut, populations were packed otherwise: the last bits may differ.
+    verdict = replay_trial(trial, trainer)
+    if verdict.is_equal:
+        return f"trial {trial.number} trained again gave its recorded curve up to rounding"
     raise StudyFailed(
         f"trial {trial.number} must give its recorded curve when it is trained again, and does not; "
         "its record or this machine cannot be trusted, and nothing was exported"

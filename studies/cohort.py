@@ -8,17 +8,21 @@ and its hyperparameters alone, never on its neighbours.
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor, nn
 
-from dlcore.config import ModelConfig, TrainConfig
-from dlcore.data import DataSplits, to_tensors
+from dlcore.config import ModelConfig
+from dlcore.curve import Epoch
+from dlcore.data import DataSplits, split_tensors, to_tensors
 from dlcore.device import choose_device, device_name, peak_memory_bytes, reset_peak_memory
+from dlcore.engines import Group, Limit, State, form_groups
 from dlcore.evaluation import evaluate
-from dlcore.models import count_parameters
+from dlcore.models import build_model, count_parameters
+from dlcore.packing import Member
 from dlcore.seeding import derive_seed
-from dlcore.training import Epoch, Training
+from dlcore.training import Training
 from studies import halving, pruner
 from studies.hyperparameters import choices
 from studies.provenance import environment
@@ -30,20 +34,37 @@ _NARROW = 256
 """Units of a layer up to which one thread is as fast as several."""
 
 
+CUT = "the time budget was spent"
+"""Reason of a trial that a deadline cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A recorded trial, trained again."""
+
+    model: nn.Sequential
+    """With the weights of the best epoch."""
+    model_config: ModelConfig
+    curve: tuple[EpochRecord, ...]
+
+
 @dataclass(slots=True)
-class _Member:
+class _Trial:
     """One trial in training."""
 
     suggestion: Suggestion
-    training: Training
+    group: Group
+    place: int
+    """Its index in the group."""
     started_at: float
-    rungs: dict[int, float]
+    rungs: dict[int, float] = field(default_factory=dict)
     stop_reason: str | None = None
     """Why it was pruned; None while it goes on."""
 
     @property
-    def is_active(self) -> bool:
-        return self.stop_reason is None and not self.training.is_finished
+    def state(self) -> State:
+        """How far its training is; asked for anew each time, since a lack of memory begins it again."""
+        return self.group.engine.states[self.place]
 
 
 class Trainer:
@@ -60,7 +81,10 @@ class Trainer:
         self._n_features, self._n_outputs = splits.n_features, splits.n_outputs
         self.device = choose_device(spec.training.device)
         torch.set_num_threads(_threads(spec))
+        self.splits = splits
         self._data = to_tensors(splits, self.device)
+        self._order_seed = derive_seed(spec.seed, "order")
+        self._limit = Limit()
 
     @property
     def device_name(self) -> str:
@@ -89,26 +113,17 @@ class Trainer:
                 that have no epoch yet get no record.
         """
         reset_peak_memory(self.device)
-        members = {s.number: _Member(s, self._training(s), time.time(), {}) for s in suggestions}
-        is_late = False
-        for rung in (*self.rungs, self._spec.training.epochs):
-            for member in members.values():
-                for epoch in self._advance(member, rung):
-                    yield EpochDone(member.suggestion.number, epoch)
-                    is_late = deadline is not None and time.monotonic() >= deadline
-                    if is_late:
-                        break
-                if is_late:
-                    break
-            if is_late:
+        groups, trials = self._start(suggestions)
+        for event in self._climb(groups, suggestions, trials, earlier):
+            yield event
+            if deadline is not None and time.monotonic() >= deadline:
                 break
-            if rung < self._spec.training.epochs:
-                self._judge(members, rung, earlier)
-        for member in members.values():
-            if member.training.curve or member.training.divergence is not None:
-                yield self._record(member, cohort)
+        for suggestion in suggestions:
+            trial = trials[suggestion.number]
+            if trial.state.curve or trial.state.divergence is not None:
+                yield self._record(trial, cohort)
 
-    def retrain(self, record: TrialRecord, *, is_moved: bool = False) -> Training:
+    def retrain(self, record: TrialRecord, *, is_moved: bool = False) -> tuple[Epoch, ...]:
         """Train a recorded trial again, alone, with the reference loop, for as many epochs as it had.
 
         Args:
@@ -117,29 +132,58 @@ class Trainer:
                 astray then is what rounding alone can do to it.
 
         Returns:
-            The training: its curve, its model with the weights of the best epoch in `best_weights`.
+            Its curve.
         """
-        training = self._training(Suggestion(record.number, record.hyperparameters, record.searched))
+        member = self._member(record.suggestion)
+        training = Training(
+            member.model_config, member.train_config, self._data, seed=member.seed, order_seed=self._order_seed
+        )
         if is_moved:
             with torch.no_grad():
                 for weights in training.model.parameters():
                     weights.copy_(torch.nextafter(weights, torch.full_like(weights, torch.inf)))
         training.advance(len(record.curve))
-        return training
+        return tuple(training.curve)
+
+    def retrain_network(
+        self, record: TrialRecord, cohort: Sequence[TrialRecord], earlier: Sequence[TrialRecord]
+    ) -> Network:
+        """Train a recorded trial again as it was trained: with its cohort, so that every bit comes out again.
+
+        Args:
+            record: With its curve.
+            cohort: All finished trials of its cohort.
+            earlier: Trials finished before it.
+        """
+        suggestions = [t.suggestion for t in cohort]
+        groups, trials = self._start(suggestions)
+        own = trials[record.number]
+        for _ in self._climb(groups, suggestions, trials, earlier):
+            if len(own.state.curve) == len(record.curve):
+                break
+        model = self._network(own.suggestion, own.state.best_weights)
+        config = self._model_config(record.hyperparameters)
+        return Network(model, config, tuple(map(_epoch_record, own.state.curve)))
+
+    def measure(self, model: nn.Module, split: str) -> dict[str, float]:
+        """Loss and all metrics of a network on "train", "val" or "test"."""
+        x, y = split_tensors(self.splits, split, self.device, self._data.x_train.dtype)
+        return evaluate(model, self._data.task, x, y)
+
+    def _network(self, suggestion: Suggestion, weights: Mapping[str, Tensor]) -> nn.Sequential:
+        member = self._member(suggestion)
+        model = build_model(member.model_config, member.seed, device=self.device, dtype=self._data.x_train.dtype)
+        model.load_state_dict(dict(weights))
+        return model
 
     def _model_config(self, hyperparameters: Mapping[str, Value]) -> ModelConfig:
         return model_config(hyperparameters, self._n_features, self._n_outputs)
 
-    def _train_config(self, hyperparameters: Mapping[str, Value]) -> TrainConfig:
-        return train_config(self._spec, hyperparameters, self._objectives[0].metric)
-
-    def _training(self, suggestion: Suggestion) -> Training:
-        return Training(
+    def _member(self, suggestion: Suggestion) -> Member:
+        return Member(
             self._model_config(suggestion.hyperparameters),
-            self._train_config(suggestion.hyperparameters),
-            self._data,
-            seed=derive_seed(self._spec.seed, "trial", suggestion.number),
-            order_seed=derive_seed(self._spec.seed, "order"),
+            train_config(self._spec, suggestion.hyperparameters, self._objectives[0].metric),
+            derive_seed(self._spec.seed, "trial", suggestion.number),
         )
 
     @property
@@ -150,86 +194,113 @@ class Trainer:
             return ()
         return halving.rungs(ladder.first_rung, ladder.reduction_factor, self._spec.training.epochs)
 
-    def _advance(self, member: _Member, rung: int) -> Iterator[EpochRecord]:
-        while member.is_active and len(member.training.curve) < rung:
-            for epoch in member.training.advance(len(member.training.curve) + 1):
-                yield _epoch_record(epoch)
+    def _start(self, suggestions: Sequence[Suggestion]) -> tuple[list[Group], dict[int, _Trial]]:
+        """Groups of the suggestions, and each trial by its number."""
+        members = [self._member(s) for s in suggestions]
+        engine = self._spec.training.engine
+        groups = form_groups(members, self._data, order_seed=self._order_seed, engine=engine, limit=self._limit)
+        now = time.time()
+        return groups, {
+            suggestions[i].number: _Trial(suggestions[i], group, place, now)
+            for group in groups
+            for place, i in enumerate(group.indices)
+        }
 
-    def _judge(self, members: Mapping[int, _Member], rung: int, earlier: Sequence[TrialRecord]) -> None:
-        """Report every living member's best value at a rung, then prune."""
-        living = {n: m for n, m in members.items() if m.stop_reason is None and m.training.divergence is None}
-        for member in living.values():
-            best = member.training.best
-            member.rungs[rung] = float("nan") if best is None else member.training.objective_value(best)
+    def _climb(
+        self,
+        groups: Sequence[Group],
+        suggestions: Sequence[Suggestion],
+        trials: Mapping[int, _Trial],
+        earlier: Sequence[TrialRecord],
+    ) -> Iterator[EpochDone]:
+        """Train all groups from rung to rung, and drop at each rung who is pruned there."""
+        for rung in (*self.rungs, self._spec.training.epochs):
+            for group in groups:
+                for index, epoch in group.engine.advance(rung):
+                    yield EpochDone(suggestions[group.indices[index]].number, _epoch_record(epoch))
+            if rung == self._spec.training.epochs:
+                return
+            pruned = self._judge(trials, rung, earlier)
+            for group in groups:
+                group.engine.drop([i for i, s in enumerate(group.indices) if suggestions[s].number in pruned])
+
+    def _judge(self, trials: Mapping[int, _Trial], rung: int, earlier: Sequence[TrialRecord]) -> set[int]:
+        """Report the best value of every living trial at a rung; returns the numbers of those that stop there."""
+        living = {n: t for n, t in trials.items() if t.stop_reason is None and t.state.divergence is None}
+        for trial in living.values():
+            best = trial.state.best
+            trial.rungs[rung] = float("nan") if best is None else trial.state.objective_value(best)
         if self._spec.search.pruner is None:
-            values = {n: m.rungs[rung] for n, m in living.items()}
+            values = {n: t.rungs[rung] for n, t in living.items()}
             ladder = self._spec.ladder
             assert ladder is not None  # there are no rungs without one
             kept = halving.promoted(values, ladder.reduction_factor, self._objectives[0].direction)
             pruned = set(values) - kept
             reason = f"not among the best {len(kept)} of {len(values)} at epoch {rung}"
         else:
-            live = {n: m.rungs for n, m in living.items()}
+            live = {n: t.rungs for n, t in living.items()}
             pruned = pruner.prune(pruner.build_pruner(self._spec), self._objectives[0], earlier, live, rung)
             reason = f"pruned by {self._spec.search.pruner} at epoch {rung}"
         for number in pruned:
             living[number].stop_reason = reason
+        return pruned
 
-    def _record(self, member: _Member, cohort: int) -> TrialRecord:
-        training, suggestion = member.training, member.suggestion
-        state, values, reason = self._verdict(member)
-        curve = tuple(_epoch_record(e) for e in training.curve)
-        best = training.best
-        n_epochs = len(curve) + (training.divergence is not None)
+    def _record(self, trial: _Trial, cohort: int) -> TrialRecord:
+        state, suggestion = trial.state, trial.suggestion
+        verdict, values, reason = self._verdict(trial)
+        curve = tuple(_epoch_record(e) for e in state.curve)
+        best = state.best
+        n_epochs = len(curve) + (state.divergence is not None)
         return TrialRecord(
             number=suggestion.number,
-            state=state,
+            state=verdict,
             hyperparameters=suggestion.hyperparameters,
             searched=suggestion.searched,
             cohort=cohort,
             n_parameters=self.count_parameters(suggestion.hyperparameters),
             values=values,
             reason=reason,
-            rungs=member.rungs,
+            rungs=trial.rungs,
             curve=curve,
             best_epoch=None if best is None else best.epoch,
             best_val_loss=None if best is None else best.val_loss,
-            started_at=member.started_at,
+            started_at=trial.started_at,
             finished_at=curve[-1].finished_at if curve else time.time(),
-            duration_s=training.train_s,
-            samples_per_s=n_epochs * len(self._data.x_train) / training.train_s,
+            duration_s=state.train_s,
+            samples_per_s=n_epochs * len(self._data.x_train) / state.train_s,
+            engine=trial.group.name,
+            population_size=1 if trial.group.name == "loop" else len(trial.group.indices),
             device=self.device_name,
             peak_memory_bytes=peak_memory_bytes(self.device),
             system_attrs=suggestion.system_attrs,
         )
 
-    def _verdict(self, member: _Member) -> tuple[str, tuple[float, ...] | None, str | None]:
-        """State, values and reason of a member whose training is over."""
-        training = member.training
-        if training.divergence is not None:
-            return FAIL, None, f"diverged in epoch {training.divergence.epoch}: {training.divergence.reason}"
-        if training.best is None:
+    def _verdict(self, trial: _Trial) -> tuple[str, tuple[float, ...] | None, str | None]:
+        """State, values and reason of a trial whose training is over."""
+        state = trial.state
+        if state.divergence is not None:
+            return FAIL, None, f"diverged in epoch {state.divergence.epoch}: {state.divergence.reason}"
+        if state.best is None:
             return FAIL, None, f"{self._objectives[0].metric} on val was not finite in any epoch"
-        if training.is_finished and member.stop_reason is None:
-            return COMPLETE, self._values(member), None
-        if member.stop_reason is None:
-            member.rungs[len(training.curve)] = training.objective_value(training.best)
-        value = member.rungs[max(member.rungs)] if len(self._objectives) == 1 else None
-        return PRUNED, None if value is None else (value,), member.stop_reason or "the time budget was spent"
+        if state.is_finished and trial.stop_reason is None:
+            return COMPLETE, self._values(trial), None
+        if trial.stop_reason is None:
+            trial.rungs[len(state.curve)] = state.objective_value(state.best)
+        value = trial.rungs[max(trial.rungs)] if len(self._objectives) == 1 else None
+        return PRUNED, None if value is None else (value,), trial.stop_reason or CUT
 
-    def _values(self, member: _Member) -> tuple[float, ...]:
+    def _values(self, trial: _Trial) -> tuple[float, ...]:
         """The objectives at the best epoch; those that the curve does not hold are measured with its weights."""
-        training = member.training
-        assert training.best is not None
-        values = [training.objective_value(training.best)]
+        assert trial.state.best is not None
+        values = [trial.state.objective_value(trial.state.best)]
         measured: dict[str, float] = {}
         for objective in self._objectives[1:]:
             if objective.metric == "n_parameters":
-                values.append(float(self.count_parameters(member.suggestion.hyperparameters)))
+                values.append(float(self.count_parameters(trial.suggestion.hyperparameters)))
                 continue
             if not measured:
-                training.model.load_state_dict(training.best_weights)
-                measured = evaluate(training.model, self._data.task, self._data.x_val, self._data.y_val)
+                model = self._network(trial.suggestion, trial.state.best_weights)
+                measured = self.measure(model, "val")
             values.append(measured[objective.metric])
         return tuple(values)
 

@@ -110,6 +110,11 @@ class TrialRecord:
         return self.values[0] if self.values else None
 
     @property
+    def suggestion(self) -> Suggestion:
+        """What it was before it was trained."""
+        return Suggestion(self.number, self.hyperparameters, self.searched, self.system_attrs)
+
+    @property
     def best(self) -> EpochRecord | None:
         """The point of the curve at the best epoch."""
         return self.curve[self.best_epoch - 1] if self.best_epoch else None

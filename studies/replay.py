@@ -10,9 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from studies.cohort import Trainer
+from studies.cohort import CUT, Trainer
 from studies.provenance import changed
-from studies.records import FINISHED_STATES, EpochRecord, StudyFacts, Suggestion, TrialRecord
+from studies.records import FINISHED_STATES, EpochRecord, StudyFacts, TrialRecord
 
 STABLE = 1e-5
 """A curve is stable while a move of one unit in the last place changes its losses by no more (relative, float32)."""
@@ -37,23 +37,22 @@ def replay_trial(trial: TrialRecord, trainer: Trainer) -> Verdict:
         trial: With its curve.
         trainer: Of its study.
     """
-    recorded = _losses(trial.curve)
+    recorded = losses(trial.curve)
     again, moved = (
-        [(e.train_loss, e.val_loss) for e in trainer.retrain(trial, is_moved=is_moved).curve]
-        for is_moved in (False, True)
+        [(e.train_loss, e.val_loss) for e in trainer.retrain(trial, is_moved=is_moved)] for is_moved in (False, True)
     )
     if len(again) != len(recorded):
         return Verdict(False, f"trial {trial.number}: {len(recorded)} epochs are recorded, {len(again)} came out")
-    n_stable = _agreeing(again, moved, STABLE)
-    n_agreeing = _agreeing(recorded, again, AGREES)
-    is_equal = n_agreeing >= n_stable
+    n_stable = n_agreeing(again, moved, STABLE)
+    n_equal = n_agreeing(recorded, again, AGREES)
+    is_equal = n_equal >= n_stable
     span = f"{n_stable} of {len(recorded)} epochs" if n_stable < len(recorded) else f"all {n_stable} epochs"
     text = f"trial {trial.number}: rounding alone leaves {span} as they are; "
     if is_equal:
         return Verdict(
             True, f"{text}there the recorded losses came out again, to {_largest(recorded, again, n_stable):.1g}"
         )
-    return Verdict(False, f"{text}the recorded losses differ from epoch {n_agreeing + 1} on")
+    return Verdict(False, f"{text}the recorded losses differ from epoch {n_equal + 1} on")
 
 
 def replay_cohort(trial: TrialRecord, trials: Sequence[TrialRecord], facts: StudyFacts, trainer: Trainer) -> Verdict:
@@ -67,8 +66,11 @@ def replay_cohort(trial: TrialRecord, trials: Sequence[TrialRecord], facts: Stud
     """
     own = [t for t in trials if t.cohort == trial.cohort and t.state in FINISHED_STATES]
     earlier = [t for t in trials if t.cohort < trial.cohort and t.state in FINISHED_STATES]
-    suggestions = [Suggestion(t.number, t.hyperparameters, t.searched, t.system_attrs) for t in own]
-    events = trainer.train(suggestions, trial.cohort, earlier, None)
+    if any(t.reason == CUT for t in own):
+        return Verdict(
+            True, f"cohort {trial.cohort}: a time budget cut it at a moment that no repetition can find again"
+        )
+    events = trainer.train([t.suggestion for t in own], trial.cohort, earlier, None)
     again = {e.number: e for e in events if isinstance(e, TrialRecord)}
     different = [t.number for t in own if _bits(t) != _bits(again[t.number])]
     if not different:
@@ -85,7 +87,8 @@ def _bits(trial: TrialRecord) -> str:
     return repr((trial.state, trial.values, dict(trial.rungs), trial.best_epoch, trial.reason, curve))
 
 
-def _losses(curve: Sequence[EpochRecord]) -> Losses:
+def losses(curve: Sequence[EpochRecord]) -> Losses:
+    """Train and val loss of each epoch."""
     return [(e.train_loss, e.val_loss) for e in curve]
 
 
@@ -95,7 +98,7 @@ def _difference(left: float, right: float) -> float:
     return abs(left - right) / max(1.0, abs(left))
 
 
-def _agreeing(left: Losses, right: Losses, tolerance: float) -> int:
+def n_agreeing(left: Losses, right: Losses, tolerance: float) -> int:
     """How many epochs from the first on have both losses within the tolerance."""
     for epoch, pair in enumerate(zip(left, right, strict=False)):
         if any(_difference(a, b) > tolerance for a, b in zip(*pair, strict=True)):

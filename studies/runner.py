@@ -166,8 +166,9 @@ class Run:
         """Export a trial (the best one where `number` is None) to a folder (its place in the home where None)."""
         trial, is_best = best.choose(self.storage, self.facts, number)
         place = self.facts.name if is_best else f"{self.facts.name}-trial-{trial.number}"
-        target = folder or self.home.exports / place
-        export = best.export(trial, self.facts, self.trainer, self.splits, (target, is_best))
+        target = best.Target(folder or self.home.exports / place, is_best)
+        trials = [t for t in self.storage.records(self.facts.name) if t.state in FINISHED_STATES]
+        export = best.export(trial, trials, self.facts, self.trainer, target)
         if is_best:
             n_finished = sum(n for state, n in self.storage.states(self.facts.name).items() if state in FINISHED_STATES)
             self.storage.store_winner(self.facts.name, export.winner, n_finished)

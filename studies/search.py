@@ -50,7 +50,7 @@ class Search:
             cohort = min(t.cohort for t in waiting)
             own = [t for t in waiting if t.cohort == cohort]
             taken = self._storage.take(self._facts.name, [t.number for t in own])
-            return Cohort(taken, tuple(_suggestion(t) for t in own))
+            return Cohort(taken, tuple(t.suggestion for t in own))
         return self._ask()
 
     def tell(self, trials: Sequence[TrialRecord], spent_s: float) -> None:
@@ -75,7 +75,3 @@ class Search:
         n_parameters = [self._count_parameters(s.hyperparameters) for s in claimed]
         cohort = self._storage.claim(self._facts.name, claimed, n_parameters, self._distributions)
         return Cohort(cohort, tuple(claimed))
-
-
-def _suggestion(trial: TrialRecord) -> Suggestion:
-    return Suggestion(trial.number, trial.hyperparameters, trial.searched, trial.system_attrs)

@@ -16,7 +16,7 @@ SAMPLERS = ("tpe", "random", "grid", "qmc", "gp", "nsga2")
 PRUNERS = ("median", "percentile", "patient", "threshold", "hyperband")
 OBJECTIVES = (*METRICS, "loss", "n_parameters")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-ENGINES = ("loop",)
+ENGINES = ("population", "loop")
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 """What may become a file name, an MLflow name and an SQL value without any quoting; ".." is refused beside it."""
 
@@ -149,4 +149,4 @@ class Training(Section):
     nesterov: bool = False
     clip_norm: Annotated[Annotated[float, Field(gt=0)] | None, _Off] = None
     device: Annotated[str, _one_of(DEVICES)] = "auto"
-    engine: Annotated[str, _one_of(ENGINES)] = "loop"
+    engine: Annotated[str, _one_of(ENGINES)] = "population"

@@ -71,13 +71,14 @@ def test_a_curve_that_does_not_come_out_again_stops_the_export_or_is_explained(
     last = trial.curve[-1]
     forged = replace(trial, curve=(*trial.curve[:-1], replace(last, train_loss=last.train_loss * 1.001)))
     facts = replace(run.facts, environment={**run.facts.environment, "torch": "1.0"}) if is_elsewhere else run.facts
-    target = (tmp_path / "out", True)
+    trials = run.storage.records("wine")
+    target = best.Target(tmp_path / "out", is_best=True)
     if is_elsewhere:
-        made = best.export(forged, facts, run.trainer, run.splits, target)
+        made = best.export(forged, trials, facts, run.trainer, target)
         assert made.warning is not None and "torch 1.0 ->" in made.warning
     else:
         with pytest.raises(StudyFailed, match="does not"):
-            best.export(forged, facts, run.trainer, run.splits, target)
+            best.export(forged, trials, facts, run.trainer, target)
         assert not (tmp_path / "out").exists()
 
 

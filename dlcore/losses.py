@@ -1,0 +1,78 @@
+"""Losses of a stack and their gradients with respect to the outputs: `dlcore.tasks.Task.loss`, by hand.
+
+Outputs are units first, (P, C, B). Each member's loss is the mean over its own rows, and their gradients are
+taken apart, as if of a sum over members.
+"""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlcore.elementwise import Op
+
+
+def targets_like(y: Tensor, n_rows: int) -> Tensor:
+    """Room for the targets of a batch, (B,) or (B, C)."""
+    return y.new_zeros(n_rows, *y.shape[1:])
+
+
+def loss_ops(task: str, outputs: Tensor, targets: Tensor, gradients: Tensor, losses: Tensor) -> list[Op]:
+    """Calls from outputs to losses and gradients.
+
+    Args:
+        task: Name of the task.
+        outputs: (P, C, B); may be overwritten.
+        targets: (B,), for regression (B, C).
+        gradients: (P, C, B), written.
+        losses: (P,), written.
+    """
+    bind = {"binary": _binary, "multiclass": _multiclass, "regression": _regression}[task]
+    return bind(outputs, targets, gradients, losses)
+
+
+def _multiclass(outputs: Tensor, targets: Tensor, gradients: Tensor, losses: Tensor) -> list[Op]:
+    """Loss: mean of -log softmax of the right class. Gradient: (softmax - 1 at the right class) / B."""
+    n_members, _, n_rows = outputs.shape
+    right = targets.expand(n_members, 1, n_rows)
+    picked = outputs.new_empty(n_members, 1, n_rows)
+    share = outputs.new_full((n_members, 1, n_rows), -1 / n_rows)
+    return [
+        partial(torch.log_softmax, outputs, 1, out=gradients),
+        partial(torch.gather, gradients, 1, right, out=picked),
+        partial(torch.mean, picked.view(n_members, n_rows), 1, out=losses),
+        losses.neg_,
+        gradients.exp_,
+        partial(gradients.mul_, 1 / n_rows),
+        partial(gradients.scatter_add_, 1, right, share),
+    ]
+
+
+def _binary(outputs: Tensor, targets: Tensor, gradients: Tensor, losses: Tensor) -> list[Op]:
+    """Loss: mean of (1 - y) z - log sigmoid(z). Gradient: (sigmoid(z) - y) / B."""
+    n_rows = outputs.shape[2]
+
+    def loss() -> None:
+        torch.mean((1 - targets) * outputs - F.logsigmoid(outputs), (1, 2), out=losses)
+
+    return [
+        loss,
+        partial(torch.sigmoid, outputs, out=gradients),
+        partial(gradients.sub_, targets),
+        partial(gradients.mul_, 1 / n_rows),
+    ]
+
+
+def _regression(outputs: Tensor, targets: Tensor, gradients: Tensor, losses: Tensor) -> list[Op]:
+    """Loss: mean of squared errors over rows and targets. Gradient: 2 error / (B C)."""
+    n_outputs, n_rows = outputs.shape[1:]
+
+    def loss() -> None:
+        torch.mean(gradients.square(), (1, 2), out=losses)
+
+    return [
+        partial(torch.sub, outputs, targets.T, out=gradients),
+        loss,
+        partial(gradients.mul_, 2 / (n_rows * n_outputs)),
+    ]

@@ -1,0 +1,320 @@
+"""Train MANY networks at once: same mathematics and same result as `dlcore.training`, one by one.
+
+Members may differ in all but data, batch size, optimizer, epochs and objective. They are cut into stacks
+(`dlcore.packing`), each one tensor program (`dlcore.stack`); this file takes all of them through the epochs,
+judges each member by the rules of `dlcore.curve`, and packs anew when enough members have left.
+
+On the CPU stacks run in as many threads as torch may use, each stack on one core; on other devices one after
+the other. Everything is trained in the dtype of the data.
+
+Not covered: rows of one's own per member (folds), mixed precision, CUDA graphs.
+"""
+
+import math
+import time
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import chain, islice
+
+import torch
+from torch import Tensor
+
+from dlcore.config import TrainConfig
+from dlcore.curve import Divergence, Epoch, find_divergence, is_better, is_out_of_patience, objective_value
+from dlcore.data import TensorData
+from dlcore.errors import ConfigError
+from dlcore.memory import predict_memory_bytes
+from dlcore.models import count_parameters, draw_linears
+from dlcore.packing import Member, cost_of, cut_into_stacks, step_flops
+from dlcore.schedules import learning_rate_factors
+from dlcore.seeding import batch_order
+from dlcore.stack import Linears, Network, Stack
+
+__all__ = ["Divergence", "Epoch", "Member", "MemberState", "Population", "predict_memory_bytes"]
+
+COMPACT_BELOW = 0.8
+"""Members are packed anew when those that left did more than the rest of the work of an epoch."""
+
+
+class MemberState:
+    """One member under training: the attributes of `dlcore.training.Training`, without the model."""
+
+    def __init__(self, member: Member, factors: list[float]) -> None:
+        """Nothing is trained yet.
+
+        Args:
+            member: What is trained.
+            factors: Learning rate of each step, divided by the peak.
+        """
+        self.member = member
+        self.model_config = member.model_config
+        self.train_config = member.train_config
+        self.curve: list[Epoch] = []
+        self.best: Epoch | None = None
+        self.best_weights: dict[str, Tensor] = {}
+        """State dict of the best epoch, as `build_model(...).load_state_dict` takes it; empty while there is none."""
+        self.divergence: Divergence | None = None
+        self.stopped_early = False
+        self.is_dropped = False
+        """Whether `Population.drop` took it out."""
+        self.train_s = 0.0
+        """Seconds spent in `advance`, by the population as a whole, while this member was trained."""
+        self.started_at = time.time()
+        self.ended_at: float | None = None
+        """When it finished or was dropped, in seconds since 1970."""
+        self._factors = factors
+        self._first_loss = math.nan
+
+    @property
+    def epoch(self) -> int:
+        """Epochs trained so far, without one that diverged."""
+        return len(self.curve)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is nothing left to train: all epochs done, stopped early, or diverged."""
+        return self.epoch == self.train_config.epochs or self.stopped_early or self.divergence is not None
+
+    @property
+    def is_living(self) -> bool:
+        """Whether `advance` trains it further."""
+        return not self.is_finished and not self.is_dropped
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights and biases."""
+        return count_parameters(self.model_config)
+
+    def objective_value(self, epoch: Epoch) -> float:
+        """The objective at an epoch."""
+        return objective_value(epoch, self.train_config.objective)
+
+    def is_better(self, left: Epoch, right: Epoch | None) -> bool:
+        """Whether `left` beats `right` strictly by this member's objective; see `dlcore.curve.is_better`."""
+        return is_better(left, right, self.train_config.objective)
+
+    def judge(self, numbers: Sequence[float], last_step: int) -> Epoch | None:
+        """Take an epoch into the curve, unless it diverged.
+
+        Args:
+            numbers: As `Stack.train_epoch` returns them for this member.
+            last_step: The epoch's last step, counted from 0.
+
+        Returns:
+            The epoch, or None.
+        """
+        train_loss, first_loss, highest_loss, val_loss, val_metric = numbers
+        number = self.epoch + 1
+        if math.isnan(self._first_loss):
+            self._first_loss = first_loss
+        self.divergence = find_divergence(number, self._first_loss, highest_loss)
+        if self.divergence is not None:
+            self.ended_at = time.time()
+            return None
+        rate = self.train_config.learning_rate * self._factors[last_step]
+        point = Epoch(number, train_loss, val_loss, val_metric, rate, time.time())
+        self.curve.append(point)
+        if self.is_better(point, self.best):
+            self.best = point
+        best_epoch = self.best.epoch if self.best else 0
+        is_last = number == self.train_config.epochs
+        self.stopped_early = not is_last and is_out_of_patience(number, best_epoch, self.train_config.patience)
+        if self.is_finished:
+            self.ended_at = point.finished_at
+        return point
+
+    def keep_weights(self, linears: Linears) -> None:
+        """Copy the parameters of the best epoch."""
+        if not self.best_weights:
+            # nn.Sequential counts modules: Linear, activation, and dropout where there is any.
+            stride = 3 if self.model_config.dropout > 0 else 2
+            for index, (weight, bias) in enumerate(linears):
+                self.best_weights[f"{index * stride}.weight"] = torch.empty_like(weight)
+                self.best_weights[f"{index * stride}.bias"] = torch.empty_like(bias)
+        torch._foreach_copy_(list(self.best_weights.values()), list(chain.from_iterable(linears)))
+
+
+class Population:
+    """Members under training: go on with `advance`, take some out with `drop`, read `states` in between.
+
+    A member's curve is the one that `dlcore.training.Training` gives it alone, up to rounding. The same
+    members in the same order give the same bits on the same machine, versions and thread count, in pieces as
+    in one go. An exception inside `advance` (Ctrl-C) leaves it in the middle of an epoch: throw it away.
+    """
+
+    def __init__(self, members: Sequence[Member], data: TensorData, *, order_seed: int) -> None:
+        """Draw all initial weights; nothing is trained yet.
+
+        Args:
+            members: At least one, with equal batch size, optimizer, epochs and objective.
+            data: Preprocessed rows; members live on their device, in their dtype.
+            order_seed: The study's seed for the order of the rows, which all members share.
+
+        Raises:
+            ConfigError: Members differ where they must not, or do not fit the data.
+        """
+        _check(members, data)
+        self.data = data
+        self.order_seed = order_seed
+        self.epoch = 0
+        """Epochs that living members have behind them."""
+        self._n_threads = torch.get_num_threads()
+        self._cost = cost_of(data.x_train.device.type, self._n_threads)
+        config = members[0].train_config
+        self._steps = math.ceil(len(data.x_train) / config.batch_size)
+        factors = _factors([member.train_config for member in members], self._steps)
+        self.states = tuple(
+            MemberState(m, factors[m.train_config.schedule, m.train_config.warmup_epochs]) for m in members
+        )
+        """One per member, in the order given."""
+        networks = {i: _initial_network(member, data.x_train.dtype) for i, member in enumerate(members)}
+        self._pack(networks)
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights and biases of all members together."""
+        return sum(state.n_parameters for state in self.states)
+
+    def advance(self, to_epoch: int) -> Iterator[tuple[int, Epoch]]:
+        """Train all living members on, to the end of `to_epoch` at most, one epoch at a time for all.
+
+        Yields:
+            Index of a member and its new epoch, for all members that did not diverge, as each epoch ends.
+        """
+        last = min(to_epoch, self.states[0].train_config.epochs)
+        with _workers(self._n_threads, self.data.x_train.device) as pool:
+            while self.epoch < last and self._living():
+                self._compact()
+                # A single stack has all cores to itself.
+                yield from self._advance_one(pool if len(self._stacks) > 1 else None)
+
+    def drop(self, indices: Collection[int]) -> None:
+        """Take members out: they keep what they have and are trained no further."""
+        for index in indices:
+            state = self.states[index]
+            if state.is_living:
+                state.ended_at = time.time()
+            state.is_dropped = True
+
+    def _living(self) -> list[int]:
+        """Indices of the members that are trained further."""
+        return [index for index, state in enumerate(self.states) if state.is_living]
+
+    def _advance_one(self, pool: ThreadPoolExecutor | None) -> Iterator[tuple[int, Epoch]]:
+        """Train one epoch of all stacks, and judge all members."""
+        started, epoch = time.monotonic(), self.epoch + 1
+        order = batch_order(self.order_seed, epoch, len(self.data.x_train)).to(self.data.x_train.device)
+        points: dict[int, Epoch] = {}
+        living = self._living()
+        if pool is None:
+            results = [stack.train_epoch(order, epoch) for stack in self._stacks]
+            # The one place that waits for the device.
+            columns = iter(torch.cat(results, 1).T.tolist())
+            for place, stack in enumerate(self._stacks):
+                points |= self._judge(place, list(islice(columns, len(stack.members))), epoch)
+        else:
+
+            def work(place: int) -> dict[int, Epoch]:
+                return self._judge(place, self._stacks[place].train_epoch(order, epoch).T.tolist(), epoch)
+
+            for found in pool.map(work, range(len(self._stacks))):
+                points |= found
+        self.epoch = epoch
+        seconds = time.monotonic() - started
+        for index in living:
+            self.states[index].train_s += seconds
+        yield from sorted(points.items())
+
+    def _judge(self, place: int, numbers: Sequence[Sequence[float]], epoch: int) -> dict[int, Epoch]:
+        """Take an epoch's numbers, one row per member of a stack, into the living members' curves."""
+        points = {}
+        for index, of_member, linears in zip(self._indices[place], numbers, self._stacks[place].views, strict=True):
+            state = self.states[index]
+            point = state.judge(of_member, epoch * self._steps - 1) if state.is_living else None
+            if point is not None:
+                points[index] = point
+                if state.best is point:
+                    state.keep_weights(linears)
+        return points
+
+    # ---- packing
+
+    def _pack(self, networks: dict[int, Network]) -> None:
+        """Build stacks of the given members."""
+        indices = sorted(networks)
+        members = [self.states[i].member for i in indices]
+        cuts = cut_into_stacks(members, self._cost, self.data.x_train.element_size())
+        self._indices = [[indices[place] for place in cut] for cut in cuts]
+        self._stacks = [
+            Stack([members[place] for place in cut], [networks[indices[place]] for place in cut], self.data, self._cost)
+            for cut in cuts
+        ]
+
+    def _compact(self) -> None:
+        """Pack the living anew, if those that left make enough of the work."""
+
+        def work(indices: Collection[int]) -> float:
+            states = [self.states[i] for i in indices]
+            return sum(step_flops(s.model_config, s.train_config.batch_size) for s in states)
+
+        packed = [index for indices in self._indices for index in indices]
+        living = [index for index in packed if self.states[index].is_living]
+        if len(living) == len(packed) or work(living) > COMPACT_BELOW * work(packed):
+            return
+        networks = {}
+        for indices, stack in zip(self._indices, self._stacks, strict=True):
+            for index, network in zip(indices, stack.networks(), strict=True):
+                if self.states[index].is_living:
+                    networks[index] = network
+        self._stacks = []
+        self._pack(networks)
+
+
+def _initial_network(member: Member, dtype: torch.dtype) -> Network:
+    """A member's network before the first step."""
+    linears = draw_linears(member.model_config, member.seed)
+    return Network([(weight.to(dtype), bias.to(dtype)) for weight, bias in linears], ())
+
+
+def _factors(configs: Sequence[TrainConfig], steps: int) -> dict[tuple[str, int], list[float]]:
+    """Schedules by name and warm-up, one list for all members that share it."""
+    return {
+        (name, warmup): learning_rate_factors(name, configs[0].epochs * steps, warmup * steps).tolist()
+        for name, warmup in {(config.schedule, config.warmup_epochs) for config in configs}
+    }
+
+
+@contextmanager
+def _workers(n_threads: int, device: torch.device) -> Iterator[ThreadPoolExecutor | None]:
+    """Threads that run stacks side by side, each on one core; None where there is but one, or another device."""
+    if device.type != "cpu" or n_threads == 1:
+        yield None
+        return
+    pool = ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        # The workers' setting is theirs, but threads that are made later would inherit it.
+        torch.set_num_threads(n_threads)
+
+
+def _check(members: Sequence[Member], data: TensorData) -> None:
+    """Refuse members that cannot be trained together on these data."""
+    if not members:
+        raise ConfigError("a population needs at least one member; got none")
+    first = members[0].train_config
+    for name in ("batch_size", "optimizer", "epochs", "objective"):
+        values = sorted({str(getattr(member.train_config, name)) for member in members})
+        if len(values) > 1:
+            raise ConfigError(f"{name} must be equal for all members of a population; got {', '.join(values)}")
+    wanted = (data.x_train.shape[1], data.task.n_outputs)
+    for index, member in enumerate(members):
+        found = (member.model_config.n_features, member.model_config.n_outputs)
+        if found != wanted:
+            raise ConfigError(
+                f"a network must take {wanted[0]} features and give {wanted[1]} outputs, as the data do; "
+                f"member {index} has n_features={found[0]}, n_outputs={found[1]}"
+            )
+    assert first.epochs >= 1

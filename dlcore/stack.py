@@ -1,0 +1,229 @@
+"""One tensor program that trains some members of a population: their tensors, an epoch, a measurement.
+
+A stack decides nothing: which members it has comes from `dlcore.packing`, and what its numbers mean for each
+of them is judged in `dlcore.population`. Inside an epoch nothing waits for the device.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dlcore.config import ModelConfig
+from dlcore.data import TensorData
+from dlcore.elementwise import Op
+from dlcore.layout import Block, Layout, lay_out
+from dlcore.losses import loss_ops, targets_like
+from dlcore.metrics import widest_dtype
+from dlcore.packing import Cost, Member, evaluation_chunk, padded_widths
+from dlcore.program import Arena, Extras, Program, arena_size
+from dlcore.seeding import dropout_rows
+from dlcore.tasks import curve_metric
+from dlcore.updates import Schedules, Updates, n_states
+
+Linears = list[tuple[Tensor, Tensor]]
+"""Weight (out, in) and bias (out,) of each Linear layer of one network, or what is kept per parameter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What must be carried from one stack to another for a member to go on, on the CPU."""
+
+    parameters: Linears
+    states: tuple[Linears, ...]
+    """What the optimizer keeps; empty before the first step."""
+
+
+class Stack:
+    """Members trained together; see the module."""
+
+    def __init__(self, members: Sequence[Member], networks: Sequence[Network], data: TensorData, cost: Cost) -> None:
+        """Allocate everything.
+
+        Args:
+            members: In the order of the stack.
+            networks: Their parameters and states.
+            data: The rows, on the device.
+            cost: What calls and arithmetic cost there.
+        """
+        self.members = list(members)
+        self._data = data
+        models = [member.model_config for member in members]
+        configs = [member.train_config for member in members]
+        self._models = models
+        self._layout = lay_out(models, padded_widths(members, cost))
+        self._batch_size = configs[0].batch_size
+        self._metric = curve_metric(data.task.name, configs[0].objective)
+        self._allocate(networks, n_states(configs[0].optimizer))
+        schedules = Schedules(configs, self.steps_per_epoch, self._parameters)
+        self._updates = Updates(self._layout, configs, self._parameters, self._gradients, self._states, schedules)
+        extras = Extras(self._layout, models, self._parameters.device, self._parameters.dtype)
+        self._build_programs(extras)
+        self._dropout = _Dropout(self._layout, members, self._parameters) if extras.has_dropout else None
+        self._losses = self._parameters.new_empty(self.steps_per_epoch, len(members))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Weight updates of an epoch."""
+        return math.ceil(len(self._data.x_train) / self._batch_size)
+
+    # ---- tensors
+
+    def _allocate(self, networks: Sequence[Network], n: int) -> None:
+        """Parameters, gradients and states, filled with what the networks bring."""
+        size, like = self._layout.n_parameters, self._data.x_train
+        flat = torch.zeros(1 + n, size, dtype=like.dtype)
+        for block in self._layout.blocks:
+            network = networks[block.member]
+            for row, linears in zip(flat, (network.parameters, *network.states), strict=False):
+                weight, bias = linears[block.layer]
+                _weight_of(row, block)[: len(weight), : weight.shape[1]] = weight
+                row[block.bias : block.bias + len(bias)] = bias
+        # Apart, so that the parameters can be passed over without the states between them.
+        self._parameters, *self._states = (row.to(like.device, copy=True) for row in flat)
+        self._gradients = like.new_zeros(size + 1)
+        self.views: list[Linears] = [[] for _ in networks]
+        """Each member's parameters, unpadded, as they are now."""
+        for block in self._layout.blocks:  # each member's own layers come in order
+            self.views[block.member].append(self._pieces(self._parameters, block))
+
+    def networks(self) -> list[Network]:
+        """Copies of all parameters and states, unpadded, in the order of the stack."""
+        flat = [tensor.cpu() for tensor in (self._parameters, *self._states)]
+        kept: list[list[Linears]] = [[[] for _ in flat] for _ in self.members]
+        for block in self._layout.blocks:
+            for linears, row in zip(kept[block.member], flat, strict=True):
+                weight, bias = self._pieces(row, block)
+                linears.append((weight.clone(), bias.clone()))
+        return [Network(parameters, tuple(states)) for parameters, *states in kept]
+
+    def _pieces(self, flat: Tensor, block: Block) -> tuple[Tensor, Tensor]:
+        """Views of a block's weight (out, in) and bias (out,) in a flat tensor, without the padding."""
+        n_in, n_out = _sizes(self._models[block.member])[block.layer : block.layer + 2]
+        return _weight_of(flat, block)[:n_out, :n_in], flat[block.bias : block.bias + n_out]
+
+    def _build_programs(self, extras: Extras) -> None:
+        """One program for whole batches, one for the last if it is smaller, one that measures."""
+        data, layout = self._data, self._layout
+        n_rows, n_features = data.x_train.shape
+        sizes = {min(self._batch_size, n_rows)} | ({n_rows % self._batch_size} - {0})
+        chunk = evaluation_chunk(len(data.x_val), self._batch_size)
+        val_sizes = {chunk} | ({len(data.x_val) % chunk} - {0})
+        need = [arena_size(layout, n_features, n, has_backward=True, has_dropout=extras.has_dropout) for n in sizes]
+        need += [arena_size(layout, n_features, n, has_backward=False, has_dropout=False) for n in val_sizes]
+        # All use one memory: none keeps anything from one call to the next.
+        storage = self._parameters.new_empty(max(need))
+        self._training: dict[int, _Step] = {}
+        for n in sizes:
+            shape = (n, n_features)
+            program = Program(layout, self._parameters, self._gradients, Arena(storage), shape, extras)
+            targets = targets_like(data.y_train, n)
+            assert program.output_gradients is not None
+            outputs = program.outputs.view(len(self.members), -1, n)
+            gradients = program.output_gradients.view_as(outputs)
+            losses = self._parameters.new_empty(len(self.members))
+            ops = loss_ops(data.task.name, outputs, targets, gradients, losses)
+            self._training[n] = _Step(program, targets, losses, [*program.forward, *ops, *program.backward])
+        self._measuring = {
+            n: Program(layout, self._parameters, None, Arena(storage), (n, n_features), extras) for n in val_sizes
+        }
+        self._chunk = chunk
+        self._val_outputs = self._parameters.new_empty(len(self.members), data.task.n_outputs, len(data.x_val))
+
+    # ---- an epoch
+
+    @torch.no_grad()
+    def train_epoch(self, order: Tensor, epoch: int) -> Tensor:
+        """One pass over train, then a measurement on val.
+
+        Args:
+            order: In which order the rows come, (N,), on the device.
+            epoch: Its number, from 1.
+
+        Returns:
+            (5, P), on the device: mean training loss, the first step's, the highest step's (NaN if one is
+            NaN), val loss, val metric.
+        """
+        data, step = self._data, (epoch - 1) * self.steps_per_epoch
+        for index, rows in enumerate(torch.split(order, self._batch_size)):
+            now = self._training[len(rows)]
+            torch.index_select(data.x_train, 0, rows, out=now.program.x)
+            torch.index_select(data.y_train, 0, rows, out=now.targets)
+            if self._dropout is not None:
+                self._dropout.draw(step + index, now.program.keep)
+            for op in now.ops:
+                op()
+            self._updates.step(step + index)
+            self._losses[index].copy_(now.losses)
+        return torch.cat([self._summary(), self._measure()])
+
+    def _summary(self) -> Tensor:
+        """Mean, first and highest training loss of the epoch's steps, (3, P)."""
+        losses = self._losses.to(widest_dtype(self._losses.device))
+        n_rows, size = len(self._data.x_train), self._batch_size
+        # Each step counts by its rows: the last batch may be smaller.
+        counts = [min(size, n_rows - start) for start in range(0, n_rows, size)]
+        weights = torch.tensor(counts, dtype=losses.dtype, device=losses.device)[:, None] / n_rows
+        return torch.stack([(losses * weights).sum(0), losses[0], losses.amax(0)])
+
+    def _measure(self) -> Tensor:
+        """Loss and metric on val, (2, P)."""
+        data = self._data
+        for rows, outputs in zip(
+            torch.split(data.x_val, self._chunk), torch.split(self._val_outputs, self._chunk, 2), strict=True
+        ):
+            program = self._measuring[len(rows)]
+            program.x.copy_(rows)
+            for op in program.forward:
+                op()
+            outputs.copy_(program.outputs.view_as(outputs))
+        outputs = self._val_outputs.mT
+        metric = data.task.metric(self._metric, outputs, data.y_val)
+        return torch.stack([data.task.loss(outputs, data.y_val).to(metric.dtype), metric])
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """All calls from a batch to its gradients."""
+
+    program: Program
+    targets: Tensor
+    losses: Tensor
+    ops: list[Op]
+
+
+class _Dropout:
+    """Masks of a stack, each member's own."""
+
+    def __init__(self, layout: Layout, members: Sequence[Member], like: Tensor) -> None:
+        """Find which pair of units of which member each pair of rows is."""
+        device = like.device
+        self._seeds = torch.tensor([member.seed for member in members], device=device)
+        p = torch.tensor([member.model_config.dropout for member in members], dtype=torch.float64)
+        self._p = p.to(device, torch.float32)
+        self._owners, self._pairs, self._scales = [], [], []
+        for layer in layout.layers:
+            owners = [block.member for block in layer.blocks for _ in range(block.n_out // 2)]
+            pairs = [pair for block in layer.blocks for pair in range(block.n_out // 2)]
+            self._owners.append(torch.tensor(owners, device=device))
+            self._pairs.append(torch.tensor(pairs, device=device, dtype=torch.int32))
+            per_row = p[torch.tensor(owners).repeat_interleave(2)]
+            self._scales.append((1 / (1 - per_row)).to(like)[:, None])
+
+    def draw(self, step: int, keep: Sequence[Tensor]) -> None:
+        """Fill keep, one (R, B) per layer: 0 where a unit is dropped, else 1 / (1 - p)."""
+        for layer, (owners, pairs, scales) in enumerate(zip(self._owners, self._pairs, self._scales, strict=True)):
+            is_kept = dropout_rows(self._seeds, step, layer, self._p, (owners, pairs), keep[layer].shape[1])
+            torch.mul(is_kept, scales, out=keep[layer])
+
+
+def _weight_of(flat: Tensor, block: Block) -> Tensor:
+    """A block's weights (out, in) in a flat tensor, padding included."""
+    return flat[block.weight : block.weight + block.size].view(block.n_out, block.n_in)
+
+
+def _sizes(model: ModelConfig) -> tuple[int, ...]:
+    """Features, widths, outputs."""
+    return (model.n_features, *model.widths, model.n_outputs)

@@ -1,0 +1,156 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dlcore.config import DataConfig, ModelConfig, TrainConfig
+from dlcore.data import TensorData, load_splits, to_tensors
+from dlcore.engines import WIDE, Engine, Limit, Loop, Together, engine_for, form_groups
+from dlcore.packing import Member
+from dlcore.population import Population
+
+ORDER = 11
+
+
+@pytest.fixture(scope="module")
+def data() -> TensorData:
+    return to_tensors(load_splits(DataConfig(source="sklearn:wine"), 0), torch.device("cpu"), torch.float64)
+
+
+def member(seed: int, width: int = 8, **training: object) -> Member:
+    values: dict[str, object] = {"epochs": 5, "batch_size": 32, "learning_rate": 0.05}
+    return Member(ModelConfig(13, 3, (width,)), TrainConfig(**(values | training)), seed)  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=[Loop, Population, Together])
+def make(request: pytest.FixtureRequest) -> Callable[..., Engine]:
+    return request.param  # type: ignore[no-any-return]
+
+
+# What both engines promise
+
+
+def test_every_epoch_of_every_member_is_yielded_once(make: Callable[..., Engine], data: TensorData) -> None:
+    engine = make([member(0), member(1, 5)], data, order_seed=ORDER)
+    first, second = list(engine.advance(2)), list(engine.advance(9))
+    assert sorted((i, e.epoch) for i, e in first) == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    assert sorted((i, e.epoch) for i, e in second) == [(i, e) for i in (0, 1) for e in (3, 4, 5)]
+    for i, state in enumerate(engine.states):
+        assert state.curve == [e for j, e in first + second if j == i] and state.is_finished
+        assert state.best in state.curve and state.train_s > 0
+
+
+def test_dropped_members_stop_and_the_others_do_not_feel_it(make: Callable[..., Engine], data: TensorData) -> None:
+    alone = make([member(1)], data, order_seed=ORDER)
+    list(alone.advance(5))
+    engine = make([member(0), member(1), member(2, 6)], data, order_seed=ORDER)
+    list(engine.advance(2))
+    engine.drop([0, 2])
+    assert {i for i, _ in engine.advance(5)} == {1}
+    assert [len(s.curve) for s in engine.states] == [2, 5, 2]
+    for left, right in zip(engine.states[1].curve, alone.states[0].curve, strict=True):
+        assert left.val_loss == pytest.approx(right.val_loss, rel=1e-9)
+
+
+def test_a_member_that_diverges_is_finished_with_a_reason(make: Callable[..., Engine], data: TensorData) -> None:
+    wild = replace(member(0), train_config=replace(member(0).train_config, learning_rate=1e200))
+    engine = make([wild, member(1)], data, order_seed=ORDER)
+    list(engine.advance(5))
+    first, second = engine.states
+    assert first.divergence is not None and first.is_finished and first.divergence.epoch == len(first.curve) + 1
+    assert second.divergence is None and len(second.curve) == 5
+
+
+def test_patience_ends_a_member_early(make: Callable[..., Engine], data: TensorData) -> None:
+    engine = make([member(0, learning_rate=0.0, patience=2), member(1, patience=None)], data, order_seed=ORDER)
+    list(engine.advance(5))
+    assert [len(s.curve) for s in engine.states] == [3, 5]
+
+
+def test_both_engines_give_the_same_curves_and_weights(data: TensorData) -> None:
+    members = [member(0), member(1, 5, momentum=0.5), member(2, 20, weight_decay=0.01, clip_norm=1.0)]
+    loop, population = (make(members, data, order_seed=ORDER) for make in (Loop, Population))
+    list(loop.advance(5))
+    list(population.advance(5))
+    for left, right in zip(loop.states, population.states, strict=True):
+        for a, b in zip(left.curve, right.curve, strict=True):
+            assert (a.train_loss, a.val_loss, a.val_metric) == pytest.approx((b.train_loss, b.val_loss, b.val_metric))
+        assert left.best_weights.keys() == right.best_weights.keys()
+        for name, weights in left.best_weights.items():
+            torch.testing.assert_close(weights, right.best_weights[name], rtol=1e-9, atol=1e-12)
+
+
+# Memory
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_without_memory_a_population_is_halved_until_it_fits_and_the_size_is_remembered(
+    data: TensorData, monkeypatch: pytest.MonkeyPatch, error: Exception, is_late: bool
+) -> None:
+    members = [member(seed, 4 + seed) for seed in range(7)]
+    whole = Population(members, data, order_seed=ORDER)
+    list(whole.advance(5))
+    started, advanced = Population.__init__, Population._advance_one
+
+    def start(self: Population, own: list[Member], *rest: object, **named: object) -> None:
+        if len(own) > 2 and not is_late:
+            raise error
+        started(self, own, *rest, **named)  # type: ignore[arg-type]
+
+    def advance(self: Population, *rest: object) -> object:
+        if len(self.states) > 2 and is_late and self.epoch == 3:
+            raise error
+        return advanced(self, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Population, "__init__", start)
+    monkeypatch.setattr(Population, "_advance_one", advance)
+    limit = Limit()
+    engine = Together(members, data, order_seed=ORDER, limit=limit)
+    told = list(engine.advance(2))
+    engine.drop([1])
+    told += engine.advance(5)
+    assert limit.members is not None and limit.members <= 2
+    lengths = [2 if i == 1 else 5 for i in range(7)]
+    assert sorted((i, e.epoch) for i, e in told) == [(i, e + 1) for i in range(7) for e in range(lengths[i])]
+    for i, (state, wanted) in enumerate(zip(engine.states, whole.states, strict=True)):
+        for left, right in zip(state.curve, wanted.curve[: lengths[i]], strict=True):
+            assert left.val_loss == pytest.approx(right.val_loss, rel=1e-9)
+
+
+def test_another_error_and_a_member_that_does_not_fit_alone_are_raised(
+    data: TensorData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(error: Exception) -> Callable[..., None]:
+        def start(*args: object, **named: object) -> None:
+            raise error
+
+        return start
+
+    monkeypatch.setattr(Population, "__init__", fail(RuntimeError("shapes do not match")))
+    with pytest.raises(RuntimeError, match="shapes"):
+        Together([member(0), member(1)], data, order_seed=ORDER)
+    monkeypatch.setattr(Population, "__init__", fail(MemoryError()))
+    with pytest.raises(MemoryError):
+        Together([member(0), member(1)], data, order_seed=ORDER)
+
+
+# Groups
+
+
+def test_members_that_cannot_share_a_population_are_kept_apart(data: TensorData) -> None:
+    members = [member(0), member(1, batch_size=64), member(2), member(3, optimizer="adamw")]
+    groups = form_groups(members, data, order_seed=ORDER, engine="population")
+    assert sorted(g.indices for g in groups) == [(0, 2), (1,), (3,)]
+    assert {g.name for g in groups} == {"population"}
+    (all_in_one,) = form_groups(members[:1] + members[2:3], data, order_seed=ORDER, engine="loop")
+    assert (all_in_one.name, all_in_one.indices) == ("loop", (0, 1))
+
+
+def test_wide_networks_train_in_the_loop_on_a_cpu_and_together_elsewhere(data: TensorData) -> None:
+    narrow, wide = member(0, WIDE - 1), member(1, WIDE)
+    assert [engine_for(m, "cpu") for m in (narrow, wide)] == ["population", "loop"]
+    assert engine_for(wide, "cuda") == "population"
+    groups = form_groups([wide, narrow], data, order_seed=ORDER, engine="population")
+    assert {(g.name, g.indices) for g in groups} == {("loop", (0,)), ("population", (1,))}
