@@ -111,7 +111,7 @@ class ModelConfig:
     initialization: str = "default"
     """Name in `INITIALIZATIONS`."""
     dropout: float = 0.0
-    """Probability that a hidden unit's output is dropped, in [0, 1)."""
+    """Probability that a hidden unit's output is dropped, in [0, 0.99]; masks round it to 2**-16."""
 
     def __post_init__(self) -> None:
         """Check each field."""
@@ -122,7 +122,7 @@ class ModelConfig:
         _one_of("activation", self.activation, ACTIVATIONS)
         _between("slope", self.slope, 0, 1)
         _one_of("initialization", self.initialization, INITIALIZATIONS)
-        _between("dropout", self.dropout, 0, 1, open_high=True)
+        _between("dropout", self.dropout, 0, 0.99)
 
     @property
     def depth(self) -> int:

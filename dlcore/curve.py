@@ -68,12 +68,17 @@ def is_out_of_patience(epoch: int, best_epoch: int, patience: int | None) -> boo
     return patience is not None and epoch - best_epoch >= patience
 
 
-def find_divergence(epoch: int, first_loss: float, highest_loss: float) -> Divergence | None:
+def find_divergence(epoch: int, first_loss: float, train_loss: float, highest_loss: float) -> Divergence | None:
     """Judge the training losses of one epoch.
+
+    The mean is judged, against no less than 1: a first batch without an outlier has a loss near 0 and a later batch
+    with one a very large loss, in a training where nothing is wrong. Whoever predicts the mean of standardised targets
+    has a loss of 1, and of C even classes log C.
 
     Args:
         epoch: Its number, from 1.
         first_loss: Training loss of the very first step.
+        train_loss: Mean training loss of this epoch.
         highest_loss: The largest training loss of any step of this epoch; NaN if one of them was NaN.
 
     Returns:
@@ -81,10 +86,10 @@ def find_divergence(epoch: int, first_loss: float, highest_loss: float) -> Diver
     """
     if not math.isfinite(highest_loss):
         return Divergence(epoch, f"training loss is not finite in epoch {epoch}")
-    if highest_loss > DIVERGED_AT * first_loss:
+    if train_loss > DIVERGED_AT * max(first_loss, 1.0):
         return Divergence(
             epoch,
-            f"training loss {highest_loss:.3g} in epoch {epoch} is above "
-            f"{DIVERGED_AT:g} times the first step's {first_loss:.3g}",
+            f"training loss {train_loss:.3g} in epoch {epoch} is above "
+            f"{DIVERGED_AT:g} times the first step's {first_loss:.3g} (or 1, if that is more)",
         )
     return None

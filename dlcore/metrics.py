@@ -143,7 +143,8 @@ def _r2(predictions: Tensor, targets: Tensor) -> Tensor:
     wide = targets.to(widest_dtype(targets.device))
     left = _errors(predictions, targets).square().sum(-2)  # (..., C)
     spread = (wide - wide.mean(-2, keepdim=True)).square().sum(-2)
-    values = torch.where(spread > 0, 1 - left / spread, (left == 0).to(left.dtype)).mean(-1)
+    varies = (wide != wide[..., :1, :]).any(-2)  # not spread > 0: the mean of equal numbers may differ from them
+    values = torch.where(varies, 1 - left / spread, (left == 0).to(left.dtype)).mean(-1)
     return _nan_where_nan(values, predictions) if targets.shape[-2] >= 2 else torch.full_like(values, torch.nan)
 
 

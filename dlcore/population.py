@@ -108,7 +108,7 @@ class MemberState:
         number = self.epoch + 1
         if math.isnan(self._first_loss):
             self._first_loss = first_loss
-        self.divergence = find_divergence(number, self._first_loss, highest_loss)
+        self.divergence = find_divergence(number, self._first_loss, train_loss, highest_loss)
         if self.divergence is not None:
             self.ended_at = time.time()
             return None

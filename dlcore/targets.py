@@ -12,6 +12,8 @@ from dlcore.errors import DataError
 MAX_NUMERIC_CLASSES = 20
 """A target of whole numbers with more distinct values than this is a quantity, if nothing else is said."""
 
+MAX_WHOLE = 2.0**53
+"""From here on float64 does not hold every whole number."""
 Label = str | int | float | bool
 
 
@@ -68,6 +70,11 @@ def _encode_classes(name: str, column: NDArray[Any], task: str) -> Targets:
     if n_classes < 2:
         raise DataError(
             f"the target {name!r} must have at least two classes to tell apart; all rows have {distinct[0]!s}"
+        )
+    if column.dtype.kind == "f" and np.abs(distinct).max() >= MAX_WHOLE:
+        raise DataError(
+            f"classes that are numbers must be below 2**53, or they cannot be told apart; the target {name!r} has "
+            f"{np.abs(distinct).max():g}: write them as text"
         )
     if 2 * n_classes >= len(column) and n_classes > 2:
         raise DataError(

@@ -118,7 +118,7 @@ class Training:
         numbers = self._measure(losses)
         if math.isnan(self._first_loss):
             self._first_loss = numbers.first_loss
-        self.divergence = find_divergence(number, self._first_loss, numbers.highest_loss)
+        self.divergence = find_divergence(number, self._first_loss, numbers.train_loss, numbers.highest_loss)
         if self.divergence is not None:
             return
         point = Epoch(

@@ -1,20 +1,18 @@
 """The winner of a study: trained again, compared with its record, measured once on test, written to disk."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dlcore.export import export_model
-from studies.cohort import Trainer
+from studies.cohort import Network, Trainer
 from studies.errors import StudyFailed, UserError
 from studies.provenance import changed
 from studies.ranking import best_trial
 from studies.records import EpochRecord, StudyFacts, TrialRecord, Winner
-from studies.replay import losses, n_agreeing, replay_trial
+from studies.replay import replay_trial
 from studies.storage import Storage
-
-_SAME = 1e-6
-"""Relative difference between a recorded loss and its repetition that is not worth a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,7 @@ def export(
     _check_folder(target.folder)
     cohort = [t for t in trials if t.cohort == trial.cohort] if trial.engine == "population" else [trial]
     network = trainer.retrain_network(trial, cohort, [t for t in trials if t.cohort < trial.cohort])
-    warning = _compare(trial, network.curve, facts, trainer)
+    warning = _compare(trial, network, facts, trainer)
     val_metrics = trainer.measure(network.model, "val")
     test_metrics = trainer.measure(network.model, "test") if target.is_best else {}
     manifest = _manifest(trial, facts, val_metrics, test_metrics)
@@ -116,21 +114,26 @@ def _manifest(
     }
 
 
-def _compare(trial: TrialRecord, again: Sequence[EpochRecord], facts: StudyFacts, trainer: Trainer) -> str | None:
+def _compare(trial: TrialRecord, network: Network, facts: StudyFacts, trainer: Trainer) -> str | None:
     """Hold a repeated curve against the recorded one; returns a warning where they may differ and do."""
-    recorded, repeated = losses(trial.curve), losses(again)
-    if len(recorded) == len(repeated) and n_agreeing(recorded, repeated, _SAME) == len(recorded):
+    if _bits(trial.curve) == _bits(network.curve) and trial.best_epoch == network.best_epoch:
         return None
     if moved := changed(facts.environment, trainer.environment):
         return f"trial {trial.number} trained again gave another curve; since it was recorded: {', '.join(moved)}"
-    # In a cohort that a time budget cut, populations were packed otherwise: the last bits may differ.
+    # Populations are packed otherwise in a cohort that a time budget cut, or with less memory: last bits may differ.
     verdict = replay_trial(trial, trainer)
-    if verdict.is_equal:
+    if verdict.is_equal and trial.best_epoch == network.best_epoch:
         return f"trial {trial.number} trained again gave its recorded curve up to rounding"
     raise StudyFailed(
         f"trial {trial.number} must give its recorded curve when it is trained again, and does not; "
         "its record or this machine cannot be trusted, and nothing was exported"
     )
+
+
+def _bits(curve: Sequence[EpochRecord]) -> str:
+    """A curve as text in which a NaN equals a NaN, without its times; what is not finite is stored as one thing."""
+    points = [(e.train_loss, e.val_loss, e.val_metric, e.learning_rate) for e in curve]
+    return repr([tuple(x if math.isfinite(x) else math.nan for x in point) for point in points])
 
 
 def _check_folder(folder: Path) -> None:

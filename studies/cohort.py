@@ -5,7 +5,7 @@ at each rung `halving` or `pruner` says who goes on. What a trial's network comp
 and its hyperparameters alone, never on its neighbours.
 """
 
-import os
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ from dlcore.packing import Member
 from dlcore.seeding import derive_seed
 from dlcore.training import Training
 from studies import halving, pruner
+from studies.errors import UserError
 from studies.hyperparameters import choices
 from studies.provenance import environment
 from studies.records import COMPLETE, FAIL, PRUNED, EpochDone, EpochRecord, Objective, Suggestion, TrialRecord, Value
@@ -46,6 +47,7 @@ class Network:
     """With the weights of the best epoch."""
     model_config: ModelConfig
     curve: tuple[EpochRecord, ...]
+    best_epoch: int | None
 
 
 @dataclass(slots=True)
@@ -80,7 +82,8 @@ class Trainer:
         self._objectives = tuple(objectives)
         self._n_features, self._n_outputs = splits.n_features, splits.n_outputs
         self.device = choose_device(spec.training.device)
-        torch.set_num_threads(_threads(spec))
+        if spec.training.engine == "loop" and _is_narrow(spec):
+            torch.set_num_threads(1)
         self.splits = splits
         self._data = to_tensors(splits, self.device)
         self._order_seed = derive_seed(spec.seed, "order")
@@ -94,7 +97,23 @@ class Trainer:
     @property
     def environment(self) -> dict[str, str]:
         """Under what this process trains; see `studies.provenance`."""
-        return environment(threads=torch.get_num_threads(), device=self.device_name)
+        capability = torch.backends.cpu.get_cpu_capability()
+        return environment(threads=torch.get_num_threads(), device=self.device_name, capability=capability)
+
+    def check_objectives(self) -> None:
+        """Whether every objective can be measured on val, before anything is trained.
+
+        Raises:
+            UserError: One cannot: R2 of a single row, say, or ROC-AUC of a single class.
+        """
+        linear = ModelConfig(self._n_features, self._n_outputs, ())
+        measured = self.measure(build_model(linear, 0, device=self.device), "val")
+        for objective in self._objectives:
+            if not math.isfinite(measured.get(objective.metric, 0.0)):
+                raise UserError(
+                    f"{objective.metric} must be measurable on val, and is not: it has "
+                    f"{len(self._data.x_val)} rows; choose another objective or a larger data.val_fraction"
+                )
 
     def count_parameters(self, hyperparameters: Mapping[str, Value]) -> int:
         """Weights and biases of the network that these hyperparameters describe; nothing is built."""
@@ -163,7 +182,8 @@ class Trainer:
                 break
         model = self._network(own.suggestion, own.state.best_weights)
         config = self._model_config(record.hyperparameters)
-        return Network(model, config, tuple(map(_epoch_record, own.state.curve)))
+        best = own.state.best
+        return Network(model, config, tuple(map(_epoch_record, own.state.curve)), None if best is None else best.epoch)
 
     def measure(self, model: nn.Module, split: str) -> dict[str, float]:
         """Loss and all metrics of a network on "train", "val" or "test"."""
@@ -226,12 +246,15 @@ class Trainer:
 
     def _judge(self, trials: Mapping[int, _Trial], rung: int, earlier: Sequence[TrialRecord]) -> set[int]:
         """Report the best value of every living trial at a rung; returns the numbers of those that stop there."""
-        living = {n: t for n, t in trials.items() if t.stop_reason is None and t.state.divergence is None}
+        # Those that early stopping ended are COMPLETE: they were not cut, and take nobody's place.
+        living = {n: t for n, t in trials.items() if t.stop_reason is None and not t.state.is_finished}
         for trial in living.values():
             best = trial.state.best
-            trial.rungs[rung] = float("nan") if best is None else trial.state.objective_value(best)
+            trial.rungs[rung] = math.nan if best is None else trial.state.objective_value(best)
         if self._spec.search.pruner is None:
-            values = {n: t.rungs[rung] for n, t in living.items()}
+            values = {
+                n: (t.rungs[rung], t.state.best.val_loss if t.state.best else math.nan) for n, t in living.items()
+            }
             ladder = self._spec.ladder
             assert ladder is not None  # there are no rungs without one
             kept = halving.promoted(values, ladder.reduction_factor, self._objectives[0].direction)
@@ -305,10 +328,10 @@ class Trainer:
         return tuple(values)
 
 
-def _threads(spec: StudySpec) -> int:
-    """CPU threads of one operation: a second one costs narrow layers more than it brings (measured)."""
+def _is_narrow(spec: StudySpec) -> bool:
+    """Whether a second thread would cost the loop's layers more than it brings (measured)."""
     widths = choices(spec.search_space.get("width", spec.fixed.get("width", 0)))
-    return 1 if max(map(int, widths or ())) <= _NARROW else os.cpu_count() or 1
+    return max(map(int, widths or ())) <= _NARROW
 
 
 def _epoch_record(epoch: Epoch) -> EpochRecord:

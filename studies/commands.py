@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studies import server
-from studies.display import Display, format_value, hyperparameters_line, open_display, study_page
+from studies.display import Display, hyperparameters_line, open_display, study_page
 from studies.errors import SpecError, UserError
 from studies.home import drive, open_home
 from studies.ranking import pareto_front, ranking
-from studies.records import FINISHED_STATES, StudyFacts
+from studies.records import COMPLETE, FINISHED_STATES, StudyFacts
 from studies.replay import replay_cohort, replay_trial
 from studies.runner import Outcome, Run, open_mirror
 from studies.spec import StudySpec, bundled, find_spec, load_spec, spec_from_dict
@@ -154,8 +154,8 @@ def _facts(storage: Storage, study: str) -> StudyFacts:
 
 def _print_summary(outcome: Outcome, display: Display) -> None:
     facts = outcome.facts
-    if outcome.n_new == 0:
-        display.note(f'study "{facts.name}" is finished: its budget is spent; --trials raises it')
+    finished = f'study "{facts.name}" is finished: ' if outcome.n_new == 0 else ""
+    display.note(finished + outcome.ended)
     objective = facts.objectives[0]
     several = len(facts.objectives) > 1
     display.note("")
@@ -163,14 +163,14 @@ def _print_summary(outcome: Outcome, display: Display) -> None:
     rows = pareto_front(outcome.trials, facts.objectives) if several else ranking(outcome.trials, facts.objectives)
     for trial in rows[:_TABLE_ROWS]:
         values = "  ".join(f"{o.metric} {v:.6g}" for o, v in zip(facts.objectives, trial.values or (), strict=True))
-        display.note(
-            f"  trial {trial.number:>4}  {values}  {hyperparameters_line(trial.hyperparameters, trial.searched)}"
-        )
+        state = "" if trial.state == COMPLETE else f"{trial.state}  "
+        chosen = hyperparameters_line(trial.hyperparameters, trial.searched)
+        display.note(f"  trial {trial.number:>4}  {state}{values}  {chosen}")
     winner = outcome.export.winner
     display.note("")
     display.note(
         f"the winner is trial {winner.number} of {len(outcome.trials)}: {objective.metric} "
-        f"{format_value(winner.values[0])}, {winner.n_parameters:,} parameters"
+        f"{winner.values[0]:.6g}, {winner.n_parameters:,} parameters"
     )
     display.note(_scores("val ", winner.val_metrics))
     display.note(_scores("test", winner.test_metrics))

@@ -203,7 +203,7 @@ def format_value(value: Value) -> str:
 
 def study_page(tracking_uri: str, experiment_id: str) -> str:
     """Address of a study's page in the MLflow UI."""
-    return f"{tracking_uri}/#/experiments/{experiment_id}"
+    return f"{tracking_uri}/#/experiments/{experiment_id}/runs"
 
 
 def _minutes(seconds: float) -> str:

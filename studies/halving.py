@@ -24,21 +24,21 @@ def rungs(first_rung: int, reduction_factor: int, epochs: int) -> tuple[int, ...
     return tuple(found)
 
 
-def promoted(values: Mapping[int, float], factor: int, direction: str) -> set[int]:
+def promoted(values: Mapping[int, tuple[float, float]], factor: int, direction: str) -> set[int]:
     """Who goes on: the best 1 / factor, rounded up, so that at least one does.
 
     Args:
-        values: Number of a trial -> its best value so far; NaN is worse than any value.
+        values: Number of a trial -> its best value so far and the val loss of that epoch; NaN is worse than any value.
         factor: The reduction factor.
         direction: "maximize" or "minimize".
 
     Returns:
-        Their numbers; of equal values the trial with the lower number.
+        Their numbers; of equal values those with the lower val loss, then with the lower number.
     """
     sign = -1.0 if direction == "maximize" else 1.0
 
-    def rank(number: int) -> tuple[bool, float, int]:
-        value = values[number]
-        return (True, 0.0, number) if math.isnan(value) else (False, sign * value, number)
+    def rank(number: int) -> tuple[bool, float, float, int]:
+        value, val_loss = values[number]
+        return (True, 0.0, 0.0, number) if math.isnan(value) else (False, sign * value, val_loss, number)
 
     return set(sorted(values, key=rank)[: math.ceil(len(values) / factor)])

@@ -108,7 +108,7 @@ RULES: dict[str, Rule] = {
     "activation": Rule("name", names=ACTIVATIONS),
     "slope": Rule("number", high=1, only_with=("activation", "leaky_relu")),
     "initialization": Rule("name", names=INITIALIZATIONS),
-    "dropout": Rule("number", high=1, is_high_open=True),
+    "dropout": Rule("number", high=0.99),
     "optimizer": Rule("name", names=OPTIMIZERS),
     "learning_rate": Rule("number", high=1_000, is_low_open=True),
     "momentum": Rule("number", high=1, is_high_open=True, only_with=("optimizer", "sgd")),

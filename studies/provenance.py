@@ -7,16 +7,28 @@ from collections.abc import Mapping
 from importlib.metadata import version
 
 _PACKAGES = ("dlcore", "torch", "numpy", "pandas", "scikit-learn", "optuna", "mlflow", "sqlalchemy")
-_DECIDES_BITS = ("python", "torch", "numpy", "scikit-learn", "optuna", "processor", "threads", "device")
+_DECIDES_BITS = (
+    "python",
+    "torch",
+    "numpy",
+    "scikit-learn",
+    "optuna",
+    "processor",
+    "threads",
+    "device",
+    "dlcore",
+    "capability",
+)
 """What the bits of a result depend on beside the spec and the data."""
 
 
-def environment(*, threads: int, device: str) -> dict[str, str]:
+def environment(*, threads: int, device: str, capability: str) -> dict[str, str]:
     """Versions of what computes, the machine, and the commit of the folder that the command was given in.
 
     Args:
         threads: CPU threads of one operation.
         device: Name of the device that trains.
+        capability: The CPU's instruction set that torch's kernels use.
     """
     found = {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
     found |= {
@@ -24,6 +36,7 @@ def environment(*, threads: int, device: str) -> dict[str, str]:
         "processor": _processor(),
         "threads": str(threads),
         "device": device,
+        "capability": capability,
     }
     if commit := _git_commit():
         found["git_commit"] = commit

@@ -9,24 +9,23 @@ from studies.records import COMPLETE, PRUNED, Objective, TrialRecord
 def best_trial(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> TrialRecord | None:
     """The best trial by the first objective; ties go to the lower val loss, then to the earlier number.
 
-    Trials that trained to their end come first; where there are none (a time budget can end a study before), the best
-    of those that were cut.
+    With several objectives it is the first one of the Pareto front. A trial that was cut is best only where none
+    trained to its end: a time budget can end a study before.
     """
-    for state in (COMPLETE, PRUNED):
-        ranked = ranking([t for t in trials if t.state == state], objectives)
-        if ranked:
-            return ranked[0]
-    return None
+    ranked = ranking(trials, objectives)
+    if len(objectives) > 1:
+        ranked = pareto_front(trials, objectives) or ranked
+    return ranked[0] if ranked else None
 
 
 def ranking(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[TrialRecord]:
-    """Trials that have a finite value, from the best to the worst by the first objective."""
+    """Trials that have a finite value, from the best to the worst: first those that trained to their end."""
     sign = -1.0 if objectives[0].direction == "maximize" else 1.0
-    valued = [t for t in trials if t.value is not None and math.isfinite(t.value)]
+    valued = [t for t in trials if t.value is not None and math.isfinite(t.value) and t.state in (COMPLETE, PRUNED)]
 
-    def place(trial: TrialRecord) -> tuple[float, float, int]:
+    def place(trial: TrialRecord) -> tuple[bool, float, float, int]:
         val_loss = math.inf if trial.best_val_loss is None else trial.best_val_loss
-        return sign * (trial.value or 0.0), val_loss, trial.number
+        return trial.state != COMPLETE, sign * (trial.value or 0.0), val_loss, trial.number
 
     return sorted(valued, key=place)
 

@@ -90,10 +90,10 @@ class TrialRecord:
     best_val_loss: float | None = None
     """Val loss at the best epoch; breaks ties between trials."""
     started_at: float | None = None
-    """Seconds since 1970, UTC: the start of its population."""
+    """Seconds since 1970, UTC: when its cohort began to train."""
     finished_at: float | None = None
     duration_s: float | None = None
-    """From its population's start to its own end, on a monotonic clock."""
+    """Seconds that its population trained until its own end; the loop is a population of one."""
     samples_per_s: float | None = None
     """Training rows seen per second of its own training."""
     engine: str = "loop"
@@ -101,7 +101,7 @@ class TrialRecord:
     device: str = ""
     """Name of the device as the vendor gives it."""
     peak_memory_bytes: int | None = None
-    """Of the population on its device; None where the device does not tell."""
+    """Of its population on a GPU; on a CPU the peak of the whole process; None where nobody tells."""
     system_attrs: Mapping[str, object] = field(default_factory=dict)
 
     @property

@@ -21,6 +21,7 @@ from studies.cohort import Trainer
 from studies.display import Display, Tally, study_page
 from studies.errors import SpecChanged, UserError
 from studies.home import Home, drive
+from studies.provenance import changed
 from studies.records import FINISHED_STATES, EpochDone, Objective, StudyFacts, TrialRecord
 from studies.search import Search
 from studies.space import check_smallest
@@ -45,6 +46,8 @@ class Outcome:
     """Trials that this run finished."""
     seconds: float
     export: best.Export
+    ended: str
+    """Why no more trials were trained."""
     page: str | None
     """Address of the study's page in MLflow; None where no server answered."""
 
@@ -71,6 +74,7 @@ class Run:
         objectives = resolved_objectives(spec, self.splits.task)
         self.trainer = Trainer(spec, objectives, self.splits)
         check_smallest(spec, self.trainer.count_parameters)
+        self.trainer.check_objectives()
         self.facts = stored or self._new_facts(objectives)
         if self.facts.data_fingerprint != self.splits.fingerprint:
             raise UserError(
@@ -128,6 +132,11 @@ class Run:
 
     def _execute(self, mirror: Mirror, started: float, deadline: float | None) -> Outcome:
         search = Search(self.storage, self.spec, self.facts, self.trainer.count_parameters)
+        if moved := changed(self.facts.environment, self.trainer.environment):
+            self.display.note(
+                f"warning: the study began under other conditions ({', '.join(moved)}); "
+                "its trials from here on equal those of a study that was never stopped up to rounding"
+            )
         if search.released:
             numbers = ", ".join(map(str, search.released))
             self.display.note(f"trials {numbers} were cut off when the study was last stopped; they are trained again")
@@ -135,20 +144,21 @@ class Run:
         mirror.put([t.number for t in search.trials if t.state in FINISHED_STATES])
         self.display.begin(Tally(self.facts, self.spec.budget.trials, self.spec.training.epochs, search.trials))
         try:
-            self._search(search, mirror, deadline)
+            ended = self._search(search, mirror, deadline)
         finally:
             self.display.end()
         n_new = sum(t.state in FINISHED_STATES for t in search.trials) - before
         export = self.export(None, None)
         mirror.register(export.winner)
         page = self._finish(mirror)
-        return Outcome(self.facts, tuple(search.trials), n_new, time.monotonic() - started, export, page)
+        return Outcome(self.facts, tuple(search.trials), n_new, time.monotonic() - started, export, ended, page)
 
-    def _search(self, search: Search, mirror: Mirror, deadline: float | None) -> None:
+    def _search(self, search: Search, mirror: Mirror, deadline: float | None) -> str:
+        """Train cohorts until there is nothing left to train; returns why."""
         while deadline is None or time.monotonic() < deadline:
             cohort = search.next_cohort()
             if cohort is None:
-                return
+                return self._why_spent(len(search.trials))
             numbers = [s.number for s in cohort.suggestions]
             mirror.show({"cohort": cohort.id, "trials": f"{numbers[0]}-{numbers[-1]}"})
             trained, began = [], time.monotonic()
@@ -161,6 +171,14 @@ class Run:
             search.tell(trained, time.monotonic() - began)
             mirror.put([t.number for t in trained])
             self.display.trials(trained)
+        return "the time is up; trials that it cut are PRUNED, and the same command goes on when it is granted more"
+
+    def _why_spent(self, n_trials: int) -> str:
+        budget = self.spec.budget.trials
+        if budget is None or n_trials < budget:
+            return f"all {n_trials} points of the grid are done"
+        above = f", more than its budget of {budget}" if n_trials > budget else ""
+        return f"all {n_trials} trials are done{above}; --trials raises the budget"
 
     def export(self, number: int | None, folder: Path | None) -> best.Export:
         """Export a trial (the best one where `number` is None) to a folder (its place in the home where None)."""
@@ -184,9 +202,10 @@ class Run:
         """
         is_done = mirror.finish("FINISHED", _PATIENCE_S)
         while not is_done and mirror.error is None:
-            self.display.note(
-                f"{mirror.pending} trials are on their way to MLflow; Ctrl-C leaves them to `studies track`"
-            )
+            if mirror.pending:
+                self.display.note(
+                    f"{mirror.pending} trials are on their way to MLflow; Ctrl-C leaves them to `studies track`"
+                )
             is_done = mirror.finish("FINISHED", _PATIENCE_S)
         if not is_done:
             self.display.note(

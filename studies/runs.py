@@ -148,7 +148,10 @@ def running_best(objectives: Sequence[Objective], outcomes: Mapping[int, Outcome
 
 def study_params(facts: StudyFacts) -> dict[str, str]:
     """The spec, flattened; a value too long for a param stands in spec.json only."""
-    flat = flattened(facts.spec)
+    goals = ", ".join(f"{goal.direction} {goal.metric}" for goal in facts.objectives)
+    settled = {"objective": goals, "search.cohort": str(facts.cohort_size)}
+    flat = {key: text for key, text in flattened(facts.spec).items() if text != "null"}
+    flat = {key: text for key, text in flat.items() if not key.startswith("objective")} | settled
     # The budget may be raised later, and a param can never change: it is a tag.
     return {key: text for key, text in flat.items() if len(text) <= PARAM_LENGTH and not key.startswith("budget")}
 

@@ -145,7 +145,7 @@ class Training(Section):
     schedule: Annotated[str, _one_of(SCHEDULES)] = "constant"
     warmup_epochs: int = Field(default=0, ge=0)
     weight_decay: float = Field(default=0.0, ge=0, le=1_000)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, le=0.99)
     nesterov: bool = False
     clip_norm: Annotated[Annotated[float, Field(gt=0)] | None, _Off] = None
     device: Annotated[str, _one_of(DEVICES)] = "auto"

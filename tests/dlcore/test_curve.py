@@ -42,13 +42,13 @@ def test_patience_counts_epochs_since_the_best():
 
 def test_a_loss_that_is_not_finite_is_a_divergence():
     for bad in (math.nan, math.inf):
-        found = find_divergence(3, 1.0, bad)
+        found = find_divergence(3, 1.0, 1.0, bad)
         assert found == Divergence(3, "training loss is not finite in epoch 3")
 
 
 def test_a_loss_above_ten_thousand_times_the_first_is_a_divergence():
-    assert find_divergence(3, 2.0, 2e4) is None
-    found = find_divergence(3, 2.0, 2.1e4)
+    assert find_divergence(3, 2.0, 2e4, 1e9) is None
+    found = find_divergence(3, 2.0, 2.1e4, 2.1e4)
     assert found is not None
     assert found.epoch == 3
     assert "2.1e+04 in epoch 3 is above 10000 times the first step's 2" in found.reason

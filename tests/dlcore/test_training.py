@@ -194,7 +194,7 @@ def test_a_nan_in_the_middle_of_an_epoch_is_seen():
         seed=1,
         order_seed=2,
     )
-    assert training.divergence == find_divergence(1, 1.0, math.nan)
+    assert training.divergence == find_divergence(1, 1.0, math.nan, math.nan)
     assert training.curve == []
     assert training.best is None and training.best_weights == {}
 

@@ -6,7 +6,9 @@ import pytest
 
 from dlcore.config import DataConfig
 from dlcore.data import load_splits
+from dlcore.seeding import derive_seed
 from studies.cohort import Trainer
+from studies.errors import UserError
 from studies.records import COMPLETE, FAIL, PRUNED, EpochDone, Objective, Suggestion, TrialRecord
 from studies.spec import StudySpec, resolved_objectives, spec_from_dict
 
@@ -62,6 +64,41 @@ def test_a_trials_record_does_not_depend_on_its_cohort() -> None:
     for left, right in zip(together[1].curve, alone.curve, strict=True):
         assert (left.train_loss, left.val_loss) == pytest.approx((right.train_loss, right.val_loss), rel=1e-5)
     assert bits(together[0]) != bits(train(make_spec(), [suggestion(7)])[0])
+
+
+def test_trials_with_equal_hyperparameters_start_from_weights_of_their_own() -> None:
+    first, second, again = (train(make_spec(), [suggestion(n, dropout=0.3)])[0] for n in (1, 2, 1))
+    assert first.curve[0].train_loss != second.curve[0].train_loss
+    assert first.curve[0].train_loss == again.curve[0].train_loss
+    trainer = make_trainer(make_spec())
+    assert trainer._member(suggestion(2)).seed == derive_seed(0, "trial", 2)
+
+
+def test_a_trial_that_patience_ended_is_complete_whatever_its_rank() -> None:
+    spec = make_spec(
+        search={"halving": {"first_rung": 5, "reduction_factor": 2}},
+        training={"epochs": 6, "batch_size": 32, "patience": 2},
+    )
+    stalled, *others = train(spec, [suggestion(n, learning_rate=0.0 if n == 0 else 0.05) for n in range(4)])
+    assert (stalled.state, len(stalled.curve), stalled.rungs) == (COMPLETE, 3, {})
+    assert sum(r.state == PRUNED for r in others) == sum(5 in r.rungs for r in others) // 2
+
+
+def test_an_objective_that_val_cannot_define_is_refused_before_any_training() -> None:
+    spec = make_spec(data={"source": "sklearn:diabetes", "val_fraction": 0.002}, objective="r2")
+    splits = load_splits(spec.data_config(), 0)
+    trainer = Trainer(spec, resolved_objectives(spec, "regression"), splits)
+    with pytest.raises(UserError, match="r2 must be measurable on val"):
+        trainer.check_objectives()
+    make_trainer(make_spec()).check_objectives()
+
+
+def test_times_are_those_of_the_training() -> None:
+    trainer = make_trainer(make_spec())
+    began = time.monotonic()
+    (record,) = [e for e in trainer.train([suggestion(0)], 0, [], None) if isinstance(e, TrialRecord)]
+    assert record.duration_s is not None and 0 < record.duration_s <= time.monotonic() - began
+    assert record.samples_per_s == pytest.approx(EPOCHS * 106 / record.duration_s)
 
 
 def test_the_same_cohort_trained_twice_is_equal_bit_for_bit() -> None:

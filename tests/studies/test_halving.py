@@ -1,12 +1,14 @@
 """studies.halving: rungs and who is promoted, without any study."""
 
 import math
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studies.halving import promoted, rungs
+from studies import halving
+from studies.halving import rungs
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,17 @@ def test_rungs_grow_by_the_factor_and_the_end_is_none(
     first: int, factor: int, epochs: int, ladder: tuple[int, ...]
 ) -> None:
     assert rungs(first, factor, epochs) == ladder
+
+
+def promoted(values: Mapping[int, float], factor: int, direction: str) -> set[int]:
+    """Who goes on where all val losses are equal."""
+    return halving.promoted({number: (value, 0.5) for number, value in values.items()}, factor, direction)
+
+
+def test_of_equal_values_the_lower_val_loss_goes_on() -> None:
+    values = {0: (0.5, 0.3), 1: (0.5, 0.1), 2: (0.5, 0.2), 3: (0.4, 0.0), 4: (0.6, 0.9)}
+    assert halving.promoted(values, 2, "maximize") == {4, 1, 2}
+    assert halving.promoted(values, 2, "minimize") == {3, 1, 2}
 
 
 def test_the_best_third_goes_on() -> None:

@@ -7,13 +7,13 @@ from studies.provenance import changed, environment
 
 
 def test_versions_and_machine_are_text() -> None:
-    found = environment(threads=2, device="a processor")
+    found = environment(threads=2, device="a processor", capability="AVX2")
     assert found["torch"].startswith("2.") and found["threads"] == "2" and found["device"] == "a processor"
     assert all(isinstance(value, str) and value for value in found.values())
 
 
 def test_what_decides_the_bits_is_compared_and_nothing_else() -> None:
-    now = environment(threads=2, device="a processor")
+    now = environment(threads=2, device="a processor", capability="AVX2")
     assert changed(now | {"git_commit": "another"}, now) == []
     assert changed(now | {"torch": "1.0"}, now) == [f"torch 1.0 -> {now['torch']}"]
     assert changed({}, {"threads": "1"}) == ["threads ? -> 1"]
@@ -23,7 +23,7 @@ def test_the_commit_of_the_working_directory_is_told_with_its_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "git_commit" not in environment(threads=1, device="")
+    assert "git_commit" not in environment(threads=1, device="", capability="AVX2")
 
     def git(*words: str) -> str:
         options = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
@@ -34,6 +34,6 @@ def test_the_commit_of_the_working_directory_is_told_with_its_state(
     git("add", "a")
     git("commit", "-q", "-m", "one")
     commit = git("rev-parse", "HEAD")
-    assert environment(threads=1, device="")["git_commit"] == commit
+    assert environment(threads=1, device="", capability="AVX2")["git_commit"] == commit
     (tmp_path / "a").write_text("2")
-    assert environment(threads=1, device="")["git_commit"] == f"{commit}-dirty"
+    assert environment(threads=1, device="", capability="AVX2")["git_commit"] == f"{commit}-dirty"

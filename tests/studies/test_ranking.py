@@ -33,6 +33,18 @@ def test_trials_without_a_finite_value_are_never_best(make_trial: Make) -> None:
     assert best_trial([], LEAST_ERROR) is None
 
 
+def test_with_several_objectives_the_best_trial_is_one_that_nothing_dominates(make_trial: Make) -> None:
+    objectives = (Objective("accuracy", "maximize"), Objective("n_parameters", "minimize"))
+    large = make_trial(0, values=(1.0, 9000.0), best_val_loss=0.01)
+    small = make_trial(1, values=(1.0, 90.0), best_val_loss=0.02)
+    assert best_trial([large, small], objectives) is small
+
+
+def test_trials_that_were_cut_rank_behind_those_that_were_not(make_trial: Make) -> None:
+    trials = [make_trial(0, 0.9, PRUNED), make_trial(1, 0.1), make_trial(2, None, FAIL)]
+    assert [t.number for t in ranking(trials, MOST_ACCURATE)] == [1, 0]
+
+
 def test_the_pareto_front_holds_what_nothing_dominates(make_trial: Make) -> None:
     objectives = (Objective("accuracy", "maximize"), Objective("n_parameters", "minimize"))
     points = [(0.9, 100.0), (0.8, 50.0), (0.8, 60.0), (0.95, 1000.0), (0.7, 50.0), (0.9, 100.0)]

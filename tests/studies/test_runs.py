@@ -126,7 +126,13 @@ def test_the_running_best_counts_trials_by_number_and_stops_at_a_gap() -> None:
 
 def test_the_spec_is_flat_and_the_budget_which_may_be_raised_is_a_tag() -> None:
     params, tags = runs.study_params(FACTS), runs.study_tags(FACTS)
-    assert params == {"study": "wine", "training.epochs": "3", "flags": "[1, true]"}
+    assert params == {
+        "study": "wine",
+        "training.epochs": "3",
+        "flags": "[1, true]",
+        "objective": "maximize accuracy",
+        "search.cohort": "16",
+    }
     assert tags["dlcore.budget.trials"] == "8"
     assert tags["dlcore.study"] == FACTS.uuid
     assert tags["dlcore.git_commit"] == "abc"

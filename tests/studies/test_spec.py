@@ -341,7 +341,7 @@ def test_ordinary_study_names_are_fine(name: str) -> None:
             'got "medain"; did you mean "median"?',
         ),
         ("training = { epochs = 0 }", "training.epochs must be >= 1; got 0"),
-        ("training = { dropout = 1.0 }", "training.dropout must be < 1; got 1.0"),
+        ("training = { dropout = 1.0 }", "training.dropout must be <= 0.99; got 1.0"),
         ("training = { patience = 0 }", "training.patience must be >= 1; got 0"),
         ("training = { clip_norm = 0.0 }", "training.clip_norm must be > 0; got 0.0"),
         (
