@@ -159,6 +159,8 @@ class Population:
         self.order_seed = order_seed
         self.epoch = 0
         """Epochs that living members have behind them."""
+        self.stacks: list[Stack] = []
+        """What the members are cut into, anew when enough have left."""
         self._n_threads = torch.get_num_threads()
         self._cost = cost_of(data.x_train.device.type, self._n_threads)
         config = members[0].train_config
@@ -187,7 +189,7 @@ class Population:
             while self.epoch < last and self._living():
                 self._compact()
                 # A single stack has all cores to itself.
-                yield from self._advance_one(pool if len(self._stacks) > 1 else None)
+                yield from self._advance_one(pool if len(self.stacks) > 1 else None)
 
     def drop(self, indices: Collection[int]) -> None:
         """Take members out: they keep what they have and are trained no further."""
@@ -208,17 +210,17 @@ class Population:
         points: dict[int, Epoch] = {}
         living = self._living()
         if pool is None:
-            results = [stack.train_epoch(order, epoch) for stack in self._stacks]
+            results = [stack.train_epoch(order, epoch) for stack in self.stacks]
             # The one place that waits for the device.
             columns = iter(torch.cat(results, 1).T.tolist())
-            for place, stack in enumerate(self._stacks):
+            for place, stack in enumerate(self.stacks):
                 points |= self._judge(place, list(islice(columns, len(stack.members))), epoch)
         else:
 
             def work(place: int) -> dict[int, Epoch]:
-                return self._judge(place, self._stacks[place].train_epoch(order, epoch).T.tolist(), epoch)
+                return self._judge(place, self.stacks[place].train_epoch(order, epoch).T.tolist(), epoch)
 
-            for found in pool.map(work, range(len(self._stacks))):
+            for found in pool.map(work, range(len(self.stacks))):
                 points |= found
         self.epoch = epoch
         seconds = time.monotonic() - started
@@ -229,7 +231,7 @@ class Population:
     def _judge(self, place: int, numbers: Sequence[Sequence[float]], epoch: int) -> dict[int, Epoch]:
         """Take an epoch's numbers, one row per member of a stack, into the living members' curves."""
         points = {}
-        for index, of_member, linears in zip(self._indices[place], numbers, self._stacks[place].views, strict=True):
+        for index, of_member, linears in zip(self._indices[place], numbers, self.stacks[place].views, strict=True):
             state = self.states[index]
             point = state.judge(of_member, epoch * self._steps - 1) if state.is_living else None
             if point is not None:
@@ -246,7 +248,7 @@ class Population:
         members = [self.states[i].member for i in indices]
         cuts = cut_into_stacks(members, self._cost, self.data.x_train.element_size())
         self._indices = [[indices[place] for place in cut] for cut in cuts]
-        self._stacks = [
+        self.stacks = [
             Stack([members[place] for place in cut], [networks[indices[place]] for place in cut], self.data, self._cost)
             for cut in cuts
         ]
@@ -263,11 +265,11 @@ class Population:
         if len(living) == len(packed) or work(living) > COMPACT_BELOW * work(packed):
             return
         networks = {}
-        for indices, stack in zip(self._indices, self._stacks, strict=True):
+        for indices, stack in zip(self._indices, self.stacks, strict=True):
             for index, network in zip(indices, stack.networks(), strict=True):
                 if self.states[index].is_living:
                     networks[index] = network
-        self._stacks = []
+        self.stacks = []
         self._pack(networks)
 
 

@@ -69,6 +69,11 @@ class Stack:
         """Weight updates of an epoch."""
         return math.ceil(len(self._data.x_train) / self._batch_size)
 
+    @property
+    def step_ops(self) -> list[Op]:
+        """Calls from a whole batch to its gradients."""
+        return self._training[min(self._batch_size, len(self._data.x_train))].ops
+
     # ---- tensors
 
     def _allocate(self, networks: Sequence[Network], n: int) -> None:
@@ -202,7 +207,7 @@ class _Dropout:
         device = like.device
         self._seeds = torch.tensor([member.seed for member in members], device=device)
         p = torch.tensor([member.model_config.dropout for member in members], dtype=torch.float64)
-        self._p = p.to(device, torch.float32)
+        self._p = p.to(torch.float32).to(device)  # MPS has no float64
         self._owners, self._pairs, self._scales = [], [], []
         for layer in layout.layers:
             owners = [block.member for block in layer.blocks for _ in range(block.n_out // 2)]
@@ -210,7 +215,7 @@ class _Dropout:
             self._owners.append(torch.tensor(owners, device=device))
             self._pairs.append(torch.tensor(pairs, device=device, dtype=torch.int32))
             per_row = p[torch.tensor(owners).repeat_interleave(2)]
-            self._scales.append((1 / (1 - per_row)).to(like)[:, None])
+            self._scales.append((1 / (1 - per_row)).to(like.dtype).to(device)[:, None])
 
     def draw(self, step: int, keep: Sequence[Tensor]) -> None:
         """Fill keep, one (R, B) per layer: 0 where a unit is dropped, else 1 / (1 - p)."""

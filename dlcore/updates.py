@@ -61,7 +61,7 @@ class Schedules:
         """Whether a step's rates are the peak rates times one number."""
         self._factors: list[list[float]] = [curve.tolist() for curve in curves]
         self._curve_of_member = [distinct.index(name) for name in names]
-        self._curves = torch.stack(curves).to(like)
+        self._curves = torch.stack(curves).to(like.dtype).to(like.device)  # MPS has no float64
         self._places = torch.tensor(self._curve_of_member, device=like.device)
         self._peak = torch.tensor([c.learning_rate for c in configs], dtype=like.dtype, device=like.device)
 

@@ -77,6 +77,12 @@ def test_every_command_does_what_the_text_says(tmp_path: Path) -> None:
             )
             assert answer.returncode == 0, f"{line}\n{answer.stdout}{answer.stderr}"
             said[line] = answer.stdout
+        python = next(block for kind, block in BLOCKS if kind == "python")
+        address = server.find_or_start(tmp_path / "home").address  # `studies stop` was the last command
+        code = python.replace("http://127.0.0.1:5000", address).replace("mlruns/", f"{tmp_path}/home/")
+        code += "\nassert list(champion['label']) == list(answers[0]) and len(study.trials) == 96\n"
+        answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert answer.returncode == 0, answer.stderr
         sql = next(block for kind, block in BLOCKS if kind == "sql")
         with sqlite3.connect(tmp_path / "home" / "studies.db") as connection:
             assert len(connection.execute(sql).fetchall()) == 5
@@ -106,7 +112,7 @@ def _compare_shape(output: str) -> None:
 
 def _shape(output: str) -> list[str]:
     steady = [
-        line for line in output.splitlines() if not re.match(r"trial \d+, epoch|device|home|\.venv|make|port", line)
+        line for line in output.splitlines() if not re.match(r"trial \d+, epoch|device|home|python|\.venv|make|port", line)
     ]
     words = [re.sub(r"[\d.,:]+", "#", line.split("  ")[0]) for line in steady if line.strip()]
     return [word for word in dict.fromkeys(words) if not re.match(r"#/# trials|\d+ trials are on", word)]

@@ -239,7 +239,7 @@ def test_those_that_stay_do_not_feel_it_when_others_are_dropped(optimizer):
     list(population.advance(6))
     population.drop([1])
     list(population.advance(9))
-    assert sum(len(stack.members) for stack in population._stacks) <= 9, "else nothing was packed anew"
+    assert sum(len(stack.members) for stack in population.stacks) <= 9, "else nothing was packed anew"
     assert [without_times(s) for s in population.states[::2]] == dropped
     assert all(len(s.curve) <= 3 and s.is_dropped and s.ended_at for s in population.states[::2])
     assert_all_close(population.states[3::2], undisturbed.states[3::2])

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlcore.seeding import batch_order, derive_seed, dropout_mask, generator
+from dlcore.seeding import batch_order, derive_seed, dropout_mask, dropout_rows, generator
 
 LOW = 0xFFFFFFFF
 
@@ -160,3 +160,14 @@ def test_cuda_gives_the_same_bits() -> None:
     here = dropout_mask(seeds, torch.tensor([5, 6]), 2, ps, (129, 77))
     there = dropout_mask(seeds.cuda(), torch.tensor([5, 6]).cuda(), 2, ps.cuda(), (129, 77))
     assert torch.equal(here, there.cpu())
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3, 0.999])
+def test_bits_with_units_first_are_those_with_rows_first(p):
+    widths, n_rows = [2, 6, 4], 5
+    seeds = torch.tensor([derive_seed(7, i) for i in range(3)])
+    owners = torch.tensor([i for i, width in enumerate(widths) for _ in range(width // 2)])
+    numbers = torch.tensor([n for width in widths for n in range(width // 2)], dtype=torch.int32)
+    found = dropout_rows(seeds, 11, 2, torch.full((3,), p), (owners, numbers), n_rows)
+    alone = [dropout_mask(seed, 11, 2, p, (n_rows, width)).T for seed, width in zip(seeds, widths, strict=True)]
+    assert torch.equal(found, torch.cat(alone))

@@ -1,0 +1,66 @@
+import random
+
+import pytest
+import torch
+
+from dlcore import updates
+from dlcore.config import SCHEDULES, ModelConfig, TrainConfig
+from dlcore.layout import lay_out
+from dlcore.optim import Optimizer
+from dlcore.schedules import learning_rate_factors
+from dlcore.updates import Schedules, Updates, n_states
+
+STEPS = 6
+
+
+def configs(n: int, optimizer: str, schedules: tuple[str, ...]) -> list[TrainConfig]:
+    draw = random.Random(4)
+    return [
+        TrainConfig(
+            3,
+            optimizer=optimizer,
+            learning_rate=10 ** draw.uniform(-3, -1),
+            momentum=draw.choice([0.0, 0.5, 0.9]),
+            nesterov=draw.random() < 0.5,
+            weight_decay=draw.choice([0.0, 0.01]),
+            clip_norm=draw.choice([None, 0.5, 4.0]),
+            schedule=schedules[i % len(schedules)],
+        )
+        for i in range(n)
+    ]
+
+
+@pytest.mark.parametrize("large_block", [1, 12, 10_000])
+@pytest.mark.parametrize("schedules", [("cosine",), SCHEDULES])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_each_member_is_updated_as_if_it_were_alone(optimizer, schedules, large_block, monkeypatch):
+    monkeypatch.setattr(updates, "LARGE_BLOCK", large_block)
+    shapes = [(), (3,), (3,), (5, 2), (4, 4), (4, 4)]
+    layout = lay_out([ModelConfig(4, 2, widths) for widths in shapes], shapes)
+    drawn = configs(len(shapes), optimizer, schedules)
+    stream = torch.Generator().manual_seed(0)
+    flat = torch.randn(layout.n_parameters, generator=stream, dtype=torch.float64)
+    gradients = flat.new_zeros(layout.n_parameters + 1)
+    states = [torch.zeros_like(flat) for _ in range(n_states(optimizer))]
+
+    def own(tensor: torch.Tensor, member: int) -> list[torch.Tensor]:
+        pieces = []
+        for block in layout.blocks:
+            if block.member == member:
+                pieces.append(tensor[block.weight : block.weight + block.size].view(block.n_out, block.n_in))
+                pieces.append(tensor[block.bias : block.bias + block.n_out])
+        return pieces
+
+    alone = [[piece.clone() for piece in own(flat, i)] for i in range(len(shapes))]
+    optimizers = [Optimizer(parameters, config) for parameters, config in zip(alone, drawn, strict=True)]
+    factors = [learning_rate_factors(c.schedule, STEPS, 0).tolist() for c in drawn]
+    update = Updates(layout, drawn, flat, gradients, states, Schedules(drawn, STEPS // 3, flat))
+    for step in range(STEPS):
+        gradients[:-1] = torch.randn(layout.n_parameters, generator=stream, dtype=torch.float64)
+        for i, (optimizer_alone, config) in enumerate(zip(optimizers, drawn, strict=True)):
+            of_member = [piece.clone() for piece in own(gradients, i)]
+            optimizer_alone.step(of_member, config.learning_rate * factors[i][step])
+        update.step(step)
+    for i, expected in enumerate(alone):
+        for left, right in zip(own(flat, i), expected, strict=True):
+            torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
