@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dlcore.curve import Divergence, Epoch
 from dlcore.data import TensorData
-from dlcore.packing import Member
+from dlcore.packing import Member, engine_for
 from dlcore.population import Population
 from dlcore.training import Training
 
@@ -197,19 +197,6 @@ def _engine(name: str, members: Sequence[Member], data: TensorData, order_seed: 
     if name == "loop":
         return Loop(members, data, order_seed=order_seed)
     return Together(members, data, order_seed=order_seed, limit=limit)
-
-
-WIDE = 512
-"""Units of a layer from which on the loop is as fast on a CPU."""
-
-
-def engine_for(member: Member, device_type: str) -> str:
-    """Which engine serves a network: a fixed rule on shapes and kind of device, never a timing.
-
-    On the CPU a wide layer keeps the cores busy by itself.
-    """
-    is_wide = device_type == "cpu" and max(member.model_config.widths, default=0) >= WIDE
-    return "loop" if is_wide else "population"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -34,7 +34,7 @@ from dlcore.stack import Linears, Network, Stack
 __all__ = ["Divergence", "Epoch", "Member", "MemberState", "Population", "predict_memory_bytes"]
 
 COMPACT_BELOW = 0.8
-"""Members are packed anew when those that left did more than the rest of the work of an epoch."""
+"""Members are packed anew when the living are at most this share of the work that is done for all that are packed."""
 
 
 class MemberState:
@@ -306,7 +306,6 @@ def _check(members: Sequence[Member], data: TensorData) -> None:
     """Refuse members that cannot be trained together on these data."""
     if not members:
         raise ConfigError("a population needs at least one member; got none")
-    first = members[0].train_config
     for name in ("batch_size", "optimizer", "epochs", "objective"):
         values = sorted({str(getattr(member.train_config, name)) for member in members})
         if len(values) > 1:
@@ -319,4 +318,3 @@ def _check(members: Sequence[Member], data: TensorData) -> None:
                 f"a network must take {wanted[0]} features and give {wanted[1]} outputs, as the data do; "
                 f"member {index} has n_features={found[0]}, n_outputs={found[1]}"
             )
-    assert first.epochs >= 1

@@ -53,6 +53,8 @@ def read_features(path: str, names: Sequence[str]) -> NDArray[np.float64]:
         DataError: the file cannot be read, or lacks a column.
     """
     with open_csv(path) as file:
+        if missing := [name for name in names if name not in file.header]:
+            raise DataError(f"{path} must have the columns of the training; missing: {listed(missing, most=30)}")
         return _read_columns(file, names, ())[0]
 
 
@@ -148,7 +150,9 @@ def _read_columns(
         for name, position in targets.items():
             cells[name].extend(seen.setdefault(cell.strip(), cell.strip()) for cell in columns[position])
     if texts:
-        raise DataError(_text_message(file.path, feature_names, texts))
+        in_order = [name for name in feature_names if name in texts]
+        mend = f"leave text columns out with drop = [{listed(in_order, most=30)}]" if targets else "mend these cells"
+        raise DataError(_text_message(file.path, feature_names, texts, mend))
     x = np.concatenate(blocks)
     infinite = np.argwhere(np.isinf(x))
     if len(infinite):
@@ -189,14 +193,11 @@ def _number(cell: str) -> float | None:
         return None
 
 
-def _text_message(path: str, names: Sequence[str], texts: dict[str, str]) -> str:
+def _text_message(path: str, names: Sequence[str], texts: dict[str, str], mend: str) -> str:
     found = [name for name in names if name in texts]  # as in the header, not as met
     examples = ", ".join(f"{name!r} ({texts[name]})" for name in found[:3])
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return (
-        f"{path}: features must be numbers, true/false or empty; text is in {examples}{more}: "
-        f"leave text columns out with drop = [{listed(found, most=30)}]"
-    )
+    return f"{path}: features must be numbers, true/false or empty; text is in {examples}{more}: {mend}"
 
 
 def _target(path: str, name: str, cells: list[str], lines: Sequence[int]) -> NDArray[Any]:

@@ -3,15 +3,18 @@
 What a command needs is imported when it runs: `studies --help` and `studies list` must not wait for torch or mlflow.
 """
 
+import io
 import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from dlcore.errors import DlcoreError, ExportError
-from studies.errors import StudiesError
+from studies.errors import StudiesError, TrackingError
 
 app = typer.Typer(
     help="Hyperparameter studies of feed-forward networks on tables.",
@@ -29,7 +32,9 @@ Study = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study in 
 @app.command(epilog="Example: studies run wine --trials 50")
 def run(
     spec: Annotated[str | None, typer.Argument(help="A bundled spec, a TOML file, or a study in the database.")] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Total number of trials; raises the budget.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Total number of trials; raises the budget.")
+    ] = None,
     timeout: Annotated[float | None, typer.Option(min=0, help="Seconds after which this run trains no more.")] = None,
     data: Annotated[Path | None, typer.Option(help="A CSV file, in place of a spec.")] = None,
     target: Annotated[str | None, typer.Option(help="Its target column.")] = None,
@@ -104,9 +109,14 @@ def track(study: Study) -> None:
 @app.command(epilog="Example: studies ui")
 def ui() -> None:
     """Start or find the tracking server, and print its address."""
-    from studies import commands
+    from studies import server
+    from studies.home import open_home, without_password
 
-    commands.ui()
+    home = open_home()
+    if home.tracking_uri is None:
+        print(server.find_or_start(home.root).address)
+    else:
+        print(f"MLFLOW_TRACKING_URI names the tracking server: {without_password(home.tracking_uri)}")
 
 
 @app.command(epilog="Example: studies stop")
@@ -122,6 +132,12 @@ def stop() -> None:
 def main() -> None:
     """Entry point of the console script."""
     os.umask(0o077)  # what studies write is for its user alone
+    signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if any(not word.isprintable() for word in sys.argv[1:]):
+        _fail(f"arguments must be printable text; got {sys.argv[1:]!a}", 2)
     try:
         # Not app(): it would end Ctrl-C without a word, and a closed pipe as a failure.
         command = typer.main.get_command(app)
@@ -135,6 +151,8 @@ def main() -> None:
     except _UsageError as error:
         error.show()
         sys.exit(error.exit_code)
+    except TrackingError as error:
+        _fail(str(error), 1)
     except StudiesError as error:
         _fail(str(error), error.exit_code)
     except DlcoreError as error:
@@ -147,6 +165,13 @@ def main() -> None:
         _fail(f"{place}{error.strerror or error}", 1)
 
 
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """SIGTERM ends a command as Ctrl-C does: a study's trials go back, and the same command goes on."""
+    raise KeyboardInterrupt
+
+
 def _fail(message: str, exit_code: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    # What a stranger's file or server says may hold control characters: a terminal must not obey them.
+    shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
+    print(f"error: {shown}", file=sys.stderr)
     sys.exit(exit_code)

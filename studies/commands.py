@@ -4,7 +4,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from studies import server
 from studies.display import Display, hyperparameters_line, open_display, study_page
 from studies.errors import SpecError, UserError
 from studies.home import drive, open_home
@@ -101,15 +100,6 @@ def track(study: str) -> None:
     display.note(f"MLflow is in line with the study database: {study_page(mirror.address, mirror.experiment_id)}")
 
 
-def ui() -> None:
-    """Start or find the tracking server and print its address."""
-    home = open_home()
-    if home.tracking_uri is not None:
-        print(f"MLFLOW_TRACKING_URI names the tracking server: {home.tracking_uri}")
-        return
-    print(server.find_or_start(home.root).address)
-
-
 def _find(request: Request, storage: Storage) -> StudySpec:
     """The spec that a request means: a bundled one, a file, a stored one, or one made from a table."""
     if request.data is not None:
@@ -142,7 +132,7 @@ def _granted(spec: StudySpec, trials: int | None, storage: Storage) -> StudySpec
         trials = spec.budget.trials if stored is None else max(spec.budget.trials, stored)
     if trials is None or trials == spec.budget.trials:
         return spec
-    return spec.model_copy(update={"budget": spec.budget.model_copy(update={"trials": trials})})
+    return spec_from_dict(spec.to_dict() | {"budget": spec.budget.model_dump() | {"trials": trials}}, spec.study)
 
 
 def _facts(storage: Storage, study: str) -> StudyFacts:

@@ -23,7 +23,6 @@ from sqlalchemy import (
     Text,
     create_engine,
     event,
-    inspect,
     select,
     text,
 )
@@ -204,21 +203,19 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """One transaction that sees one state of the database.
+    """One transaction that sees one state of the database; what it reads is made sense of inside.
 
     Raises:
-        StudiesError: The database cannot be read.
+        StudiesError: The database cannot be read, or holds what makes no sense.
     """
     try:
         with engine.connect() as connection:
             yield connection
     except DatabaseError as error:
         raise StudiesError(f"the study database {engine.url.database} cannot be read: {error.orig}") from error
-
-
-def is_empty(engine: Engine) -> bool:
-    """Whether the database holds no table yet."""
-    return not inspect(engine).get_table_names()
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise StudiesError(f"{engine.url.database} holds a damaged row ({what}); restore it from a copy") from error
 
 
 def migrate(engine: Engine) -> None:

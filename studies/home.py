@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from studies.errors import StudyBusy, UserError
 
@@ -36,7 +37,12 @@ def open_home() -> Home:
     Raises:
         UserError: The folder cannot be made or written, or the study database is of a kind that is not supported.
     """
-    root = Path(os.environ.get("STUDIES_HOME") or "mlruns").expanduser().absolute()
+    try:
+        root = Path(os.environ.get("STUDIES_HOME") or "mlruns").expanduser().absolute()
+    except RuntimeError as error:
+        raise UserError(f"STUDIES_HOME must name a folder; {error}") from error
+    if found := set("?%") & set(str(root)):
+        raise UserError(f"the home's path must not hold {' or '.join(sorted(found))}; got {root}. Set STUDIES_HOME")
     try:
         root.mkdir(parents=True, exist_ok=True)
         root.chmod(0o700)
@@ -52,7 +58,30 @@ def open_home() -> Home:
     if not url.startswith("sqlite:///"):
         scheme = url.split(":", 1)[0]
         raise UserError(f"STUDIES_DB must be an SQLite URL (sqlite:///file.db); {scheme} is not supported yet")
-    return Home(root, url, os.environ.get("MLFLOW_TRACKING_URI") or None)
+    if not url.removeprefix("sqlite:///") or "?" in url or ":memory:" in url:
+        raise UserError(f"STUDIES_DB must name a file, without options (sqlite:///file.db); got {url}")
+    return Home(root, url, _tracking_uri())
+
+
+def _tracking_uri() -> str | None:
+    """The user's tracking server; its password stays out of every message."""
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    if not given:
+        return None
+    try:
+        parts = urlsplit(given)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        is_good = False
+    if not is_good:
+        raise UserError("MLFLOW_TRACKING_URI must be the http or https address of a tracking server")
+    return given
+
+
+def without_password(uri: str) -> str:
+    """An address as it may be shown."""
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 @contextmanager
@@ -62,7 +91,8 @@ def drive(home: Home, study: str) -> Iterator[None]:
     Raises:
         StudyBusy: Another process holds it.
     """
-    folder = home.root / "locks"
+    # Beside the database, which two homes may share.
+    folder = Path(home.database_url.removeprefix("sqlite:///")).absolute().resolve().parent / "locks"
     folder.mkdir(mode=0o700, exist_ok=True)
     with (folder / f"{study}.lock").open("a+") as lock:
         try:

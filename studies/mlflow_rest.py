@@ -32,6 +32,10 @@ PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 Json = dict[str, Any]
 
 
+MAX_REPLY_BYTES = 64 * 2**20
+"""Of one answer; a page of 1,000 runs has a few."""
+
+
 class Unreachable(TrackingError):
     """No reply, or none that means anything: the request may have been carried out, or not."""
 
@@ -113,7 +117,9 @@ class Rest:
         try:
             self._connection.request(method, self._prefix + path, data, self._headers)
             response = self._connection.getresponse()
-            reply = response.read()
+            reply = response.read(MAX_REPLY_BYTES + 1)
+            if len(reply) > MAX_REPLY_BYTES:
+                raise http.client.HTTPException(f"its answer is longer than {MAX_REPLY_BYTES:,} bytes")
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             raise Unreachable(f"{self.where} does not answer: {error or type(error).__name__}") from error

@@ -12,7 +12,6 @@ from studies.errors import UserError
 from studies.home import open_home
 from studies.ranking import best_trial, pareto_front, ranking
 from studies.records import FINISHED_STATES, StudySummary, TrialRecord
-from studies.spec import spec_from_dict
 from studies.storage import Storage
 
 _ROWS = 10
@@ -31,7 +30,8 @@ def print_list() -> None:
     for name in names:
         summary = summarize(storage, name)
         done = sum(n for state, n in summary.states.items() if state in FINISHED_STATES)
-        total = spec_from_dict(summary.facts.spec).budget.trials
+        budget = summary.facts.spec["budget"]
+        total = budget.get("trials") if isinstance(budget, dict) else None
         best = "-" if summary.best is None or summary.best.value is None else f"{summary.best.value:.4f}"
         table.add_row(
             name,

@@ -28,6 +28,8 @@ def predict_file(export_dir: Path, file: Path, out: Path | None) -> None:
         UserError: The export is not whole, or the answers cannot be written there.
         dlcore.errors.DataError: The file cannot be read, or lacks a column.
     """
+    if out is not None and out.exists() and file.exists() and out.samefile(file):
+        raise UserError(f"--out must be another file than {file}")
     try:
         model = ExportedModel.load(export_dir)
     except ExportError as error:

@@ -5,14 +5,11 @@ works in a thread of its own: nobody waits for the tracking server until everyth
 """
 
 import shutil
-import signal
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 
 from dlcore.data import load_splits
 from dlcore.tasks import curve_metric
@@ -33,6 +30,8 @@ _FREE_BYTES = 100 * 2**20
 """Room that the home's disk must have before a study starts: its databases, artifacts and export."""
 _PATIENCE_S = 5.0
 """How long the end of a run waits for a tracking server that does not answer."""
+_SLOW_ROUNDS = 12
+"""How often it waits so long for a server that starts, or for a registration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,7 @@ class Run:
             deadline: `time.monotonic()` at which no training goes on; None is no limit.
         """
         started = time.monotonic()
-        with drive(self.home, self.facts.name), _terminable():
+        with drive(self.home, self.facts.name):
             if self._is_new:
                 self.storage.create_study(self.facts)
             else:
@@ -200,16 +199,21 @@ class Run:
         Returns:
             Address of the study's page in MLflow; None where no server answered.
         """
-        is_done = mirror.finish("FINISHED", _PATIENCE_S)
-        while not is_done and mirror.error is None:
-            if mirror.pending:
-                self.display.note(
-                    f"{mirror.pending} trials are on their way to MLflow; Ctrl-C leaves them to `studies track`"
-                )
-            is_done = mirror.finish("FINISHED", _PATIENCE_S)
+        rounds, last = 0, -1
+        while not (is_done := mirror.finish("FINISHED", _PATIENCE_S)):
+            rounds = 0 if mirror.pending != last else rounds + 1
+            last = mirror.pending
+            # A server of ours that is starting, and a registration, may take longer than a trial that is written.
+            is_slow_work = mirror.address is None or last == 0
+            if mirror.error is not None or rounds > (_SLOW_ROUNDS if is_slow_work else 0):
+                break
+            what = f"{last} trials are on their way to MLflow" if last else "the model is being registered in MLflow"
+            if rounds == 0:
+                self.display.note(f"{what}; Ctrl-C leaves the rest to `studies track`")
         if not is_done:
+            reason = (mirror.error or "it does not answer").splitlines()[0]
             self.display.note(
-                f"warning: MLflow lacks {mirror.pending} trials ({mirror.error}); "
+                f"warning: MLflow lacks {mirror.pending} trials ({reason}); "
                 f"`studies track {self.facts.name}` brings it in line"
             )
         if mirror.address is None or mirror.experiment_id is None:
@@ -272,17 +276,3 @@ def open_mirror(
         return storage.records(facts.name, numbers, has_curves=True)
 
     return Mirror(address, facts, read, is_thorough=is_thorough)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends a study as Ctrl-C does: its trials go back, and the same command goes on."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

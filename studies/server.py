@@ -107,7 +107,7 @@ def find_or_start(home: Path, *, port: int = PORT, timeout_s: float = 60) -> Ser
             if not lost_port or time.monotonic() > deadline:
                 raise TrackingError(
                     f"the tracking server of {home} must answer within {timeout_s:g} s, and did not; "
-                    f"the end of {home / LOG_FILE} says:\n{_log_tail(home)}"
+                    f"the end of {home / LOG_FILE} says: {_last_line(_log_tail(home))}"
                 )
             wanted = wanted + 1 if port else 0
 
@@ -347,6 +347,10 @@ def _log_tail(home: Path, n_bytes: int = 2000) -> str:
         file.seek(max(0, file.seek(0, os.SEEK_END) - n_bytes))
         return file.read().decode(errors="replace").strip()
     return ""
+
+
+def _last_line(log: str) -> str:
+    return next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "nothing")
 
 
 def _end(processes: list[psutil.Process]) -> bool:

@@ -4,6 +4,7 @@ The keys of each section are in `studies.sections`, the hyperparameters in `stud
 between keys in `studies.spec_rules`. Nothing here imports torch, Optuna or MLflow: a wrong spec is answered at once.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -30,6 +31,7 @@ from studies.sections import (
     study_name,
 )
 
+_MAX_DEPTH = 20
 _MAX_BYTES = 1_000_000
 _LEARNS_FROM_COMPLETE_ONLY = ("gp", "nsga2")
 
@@ -128,6 +130,10 @@ def parse_spec(text: str, name_of_file: str, folder: Path | None = None) -> Stud
         name_of_file: For messages.
         folder: Where the file lies; a relative data path is sought there first, then in the working directory.
     """
+    if re.search(rf"(?:[\w-]+\s*\.\s*){{{_MAX_DEPTH}}}", text):
+        raise SpecError(
+            f"{name_of_file}: keys must have fewer than {_MAX_DEPTH} parts"
+        )  # tomllib's memory is quadratic
     try:
         raw = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: also a number with thousands of digits

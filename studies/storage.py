@@ -14,10 +14,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 from optuna.distributions import BaseDistribution
-from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
-from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, delete, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from studies import records as r
 from studies import rows
@@ -28,7 +38,6 @@ from studies.database import (
     STUDIES,
     WINNERS,
     database_file,
-    is_empty,
     migrate,
     open_engine,
     reading,
@@ -46,6 +55,7 @@ from studies.rows import (
     USER_ATTR,
     VALUE,
 )
+from studies.schema import check_schema, create
 
 
 class Storage:
@@ -58,11 +68,11 @@ class Storage:
             UserError: It cannot be read or written, is damaged, or of another version.
         """
         self.url = url
+        path = database_file(url)
+        if path is not None and (not path.exists() or path.stat().st_size == 0):
+            create(path)
         self._engine = open_engine(url)
-        if is_empty(self._engine):
-            RDBStorage(url.replace("{", "{{").replace("}", "}}")).remove_session()
-            if (path := database_file(url)) is not None:
-                path.chmod(0o600)
+        check_schema(self._engine)
         migrate(self._engine)
 
     def close(self) -> None:
@@ -82,6 +92,7 @@ class Storage:
                 raise UserError(f'a study named "{facts.name}" is in the database already, made by another program')
             connection.execute(insert(STUDY).values(study_name=facts.name))
             study_id = _study_id(connection, facts.name)
+            _forget(connection, (STUDIES, COHORTS, WINNERS), "study_id", [study_id])
             directions = [StudyDirection[o.direction.upper()] for o in facts.objectives]
             connection.execute(
                 insert(DIRECTION),
@@ -94,7 +105,7 @@ class Storage:
         query = select(STUDIES, STUDY.c.study_name).join(STUDY, STUDY.c.study_id == STUDIES.c.study_id)
         with reading(self._engine) as connection:
             row = connection.execute(query.where(STUDY.c.study_name == name)).first()
-        return None if row is None else rows.facts_of(row)
+            return None if row is None else rows.facts_of(row)
 
     def names(self) -> list[str]:
         """Names of all our studies, the newest first."""
@@ -151,24 +162,23 @@ class Storage:
             The id of the cohort, counting from 0 in the study.
 
         Raises:
-            StudiesError: The numbers do not go on from the stored trials: another process wrote meanwhile.
+            UserError: The numbers do not go on from the stored trials: another program wrote some.
         """
         with writing(self._engine) as connection:
             study_id = _study_id(connection, name)
             stored = connection.execute(select(func.count()).where(TRIAL.c.study_id == study_id)).scalar_one()
             if stored != suggestions[0].number:
-                raise StudiesError(
-                    f'study "{name}" has {stored} trials; a cohort from {suggestions[0].number} does not fit'
+                raise UserError(
+                    f'study "{name}" has {stored} trials, {suggestions[0].number} of them its own: it cannot go on '
+                    "with trials that another program added; delete those, or give the spec another name"
                 )
             now = datetime.now(UTC)
             cohort = _new_cohort(connection, study_id, [s.number for s in suggestions], now)
-            running = {
-                "study_id": study_id,
-                "state": TrialState.RUNNING,
-                "datetime_start": now.replace(tzinfo=None),
-            }
+            start = now.replace(tzinfo=None)
+            running = {"study_id": study_id, "state": TrialState.RUNNING, "datetime_start": start}
             connection.execute(insert(TRIAL), [{**running, "number": s.number} for s in suggestions])
             ids = _trial_ids(connection, study_id, [s.number for s in suggestions])
+            _forget(connection, (RESULTS, CURVES), "trial_id", ids.values())
             connection.execute(insert(PARAM), rows.param_rows(suggestions, ids, distributions))
             connection.execute(
                 insert(RESULTS),
@@ -216,7 +226,7 @@ class Storage:
             running = connection.execute(select(TRIAL.c.trial_id, TRIAL.c.number).where(is_running)).all()
             ids = [row.trial_id for row in running]
             # A second report of a step is ignored, so what an earlier life reported has to go.
-            for table in (RUNG, VALUE, CURVES):
+            for table in (RUNG, VALUE, USER_ATTR, CURVES):
                 connection.execute(delete(table).where(table.c.trial_id.in_(ids)))
             connection.execute(update(TRIAL).where(is_running).values(state=TrialState.WAITING, datetime_start=None))
         return sorted(row.number for row in running)
@@ -269,14 +279,14 @@ class Storage:
             own = select(TRIAL.c.trial_id).where(chosen)
             related = {table: _by_trial(connection, table, own) for table in (PARAM, VALUE, RUNG, SYSTEM_ATTR)}
             curves = _by_trial(connection, CURVES, own) if has_curves else {}
-        return [
-            rows.trial_of(
-                t,
-                {table: found.get(t.trial_id, []) for table, found in related.items()},
-                curves.get(t.trial_id, []),
-            )
-            for t in trials
-        ]
+            return [
+                rows.trial_of(
+                    t,
+                    {table: found.get(t.trial_id, []) for table, found in related.items()},
+                    curves.get(t.trial_id, []),
+                )
+                for t in trials
+            ]
 
     def states(self, name: str) -> dict[str, int]:
         """How many trials of a study are in each state, those in no trial left out."""
@@ -319,18 +329,19 @@ class Storage:
                 .where(WINNERS.c.study_id == _study_id(connection, name))
                 .order_by(WINNERS.c.created_at.desc())
             ).first()
-        if row is None:
-            return None
+            if row is None:
+                return None
+            val_metrics, test_metrics = json.loads(row.val_metrics_json), json.loads(row.test_metrics_json)
         trial = self.records(name, [row.number])[0]
         winner = Winner(
             number=row.number,
             values=trial.values or (),
             hyperparameters=trial.hyperparameters,
             n_parameters=trial.n_parameters,
-            val_metrics=json.loads(row.val_metrics_json),
-            test_metrics=json.loads(row.test_metrics_json),
             export_dir=row.export_dir,
             onnx_sha256=row.onnx_sha256,
+            val_metrics=val_metrics,
+            test_metrics=test_metrics,
         )
         return winner, row.n_finished
 
@@ -366,6 +377,12 @@ def _move(connection: Connection, ids: Mapping[int, int], expected: TrialState, 
             f"of the trials {sorted(ids)} only {changed} are {expected.name}: another process changed them, "
             "and this result is refused"
         )
+
+
+def _forget(connection: Connection, tables: Sequence[Table], key: str, ids: Iterable[int]) -> None:
+    """Delete what was left behind under ids that are used again: Optuna deletes studies without foreign keys."""
+    for table in tables:
+        connection.execute(delete(table).where(table.c[key].in_(list(ids))))
 
 
 def _insert(connection: Connection, table: Table, new: Sequence[Mapping[str, object]]) -> None:

@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 DOORS = {
-    "optuna": {"space", "cohort_tpe", "sampler", "pruner", "search", "storage", "rows"},
-    "sqlalchemy": {"database", "storage", "rows", "leases", "tracking", "doctor"},
+    "optuna": {"space", "cohort_tpe", "sampler", "pruner", "search", "storage", "rows", "schema"},
+    "sqlalchemy": {"database", "storage", "rows", "schema", "leases", "tracking", "doctor"},
     "mlflow": {"tracking", "server", "registry", "served_model", "best", "doctor"},
     "torch": {"cohort"},
     "onnx": set(),

@@ -112,7 +112,9 @@ def _compare_shape(output: str) -> None:
 
 def _shape(output: str) -> list[str]:
     steady = [
-        line for line in output.splitlines() if not re.match(r"trial \d+, epoch|device|home|python|\.venv|make|port", line)
+        line
+        for line in output.splitlines()
+        if not re.match(r"trial \d+, epoch|device|home|python|\.venv|make|port", line)
     ]
     words = [re.sub(r"[\d.,:]+", "#", line.split("  ")[0]) for line in steady if line.strip()]
     return [word for word in dict.fromkeys(words) if not re.match(r"#/# trials|\d+ trials are on", word)]

@@ -4,9 +4,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from dlcore import engines
 from dlcore.config import DataConfig, ModelConfig, TrainConfig
 from dlcore.data import TensorData, load_splits, to_tensors
-from dlcore.engines import WIDE, Engine, Limit, Loop, Together, engine_for, form_groups
+from dlcore.engines import Engine, Limit, Loop, Together, form_groups
 from dlcore.packing import Member
 from dlcore.population import Population
 
@@ -148,9 +149,7 @@ def test_members_that_cannot_share_a_population_are_kept_apart(data: TensorData)
     assert (all_in_one.name, all_in_one.indices) == ("loop", (0, 1))
 
 
-def test_wide_networks_train_in_the_loop_on_a_cpu_and_together_elsewhere(data: TensorData) -> None:
-    narrow, wide = member(0, WIDE - 1), member(1, WIDE)
-    assert [engine_for(m, "cpu") for m in (narrow, wide)] == ["population", "loop"]
-    assert engine_for(wide, "cuda") == "population"
-    groups = form_groups([wide, narrow], data, order_seed=ORDER, engine="population")
+def test_members_that_the_loop_serves_better_train_in_it(data: TensorData, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "engine_for", lambda m, _: "loop" if m.model_config.widths[0] > 8 else "population")
+    groups = form_groups([member(0, 9), member(1, 8)], data, order_seed=ORDER, engine="population")
     assert {(g.name, g.indices) for g in groups} == {("loop", (0,)), ("population", (1,))}

@@ -151,5 +151,5 @@ def test_features_to_predict_from_are_read_in_the_order_asked_for(tmp_path: Path
     path.write_text("b,extra,a\n1,hello,2\n,world,4\n")
     np.testing.assert_array_equal(read_features(str(path), ("a", "b")), [[2, 1], [4, math.nan]])
     assert read_features(str(path), ()).shape == (2, 0)
-    with pytest.raises(DataError, match="must have the feature column 'c'"):
+    with pytest.raises(DataError, match="columns of the training; missing: 'c'"):
         read_features(str(path), ("a", "c"))

@@ -134,6 +134,36 @@ def test_every_command_has_help_with_an_example(call: Call) -> None:
         assert code == 0 and f"Example: studies {name}" in out
 
 
+@pytest.mark.parametrize("word", ["\udcff.csv", "a\x1b[31m"])
+def test_an_argument_that_is_no_text_is_refused_and_never_reaches_the_terminal(call: Call, word: str) -> None:
+    err = refused(call("run", word))
+    assert err.isascii() and "\x1b" not in err
+
+
+def test_what_a_file_says_cannot_command_the_terminal(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "spec.toml").write_text('study = "a"\n"\\u001b[31mRED" = 1\n[data]\nsource = "sklearn:wine"\n')
+    assert "\x1b" not in refused(call("run", "spec.toml"))
+
+
+def test_a_key_of_thousands_of_parts_is_refused_at_once(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "spec.toml").write_text(".".join(["a"] * 20_000) + " = 1\n")
+    assert "fewer than 20 parts" in refused(call("run", "spec.toml"))
+
+
+def test_a_password_is_never_shown(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://bob:canary@127.0.0.1:9/x")
+    code, out, err = call("ui")
+    assert code == 0 and "127.0.0.1:9/x" in out and "canary" not in out + err
+    for wrong in ("file:/tmp/canary", "databricks", "http://[::1"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", wrong)
+        assert "canary" not in refused(call("ui"))
+
+
+def test_too_many_trials_are_refused_before_they_are_stored(call: Call) -> None:
+    code, _, err = call("run", "wine", "--trials", "1000001")
+    assert code == 2 and "1000000" in err
+
+
 def test_with_no_studies_the_list_says_how_to_make_one(call: Call) -> None:
     code, out, _ = call("list")
     assert code == 0 and "studies run digits" in out
@@ -166,6 +196,7 @@ def test_each_end_has_its_exit_code(
     assert found == code and message in err and "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_ends_the_command_quietly(finished_home: Home, tmp_path: Path) -> None:
     names = ExportedModel.load(finished_home.exports / "wine").feature_names
     line = ",".join(["1"] * len(names)) + "\n"

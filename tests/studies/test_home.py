@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from studies.errors import StudyBusy, UserError
-from studies.home import drive, open_home
+from studies.home import Home, drive, open_home
 
 
 def test_the_home_is_made_private_and_holds_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,6 +24,31 @@ def test_a_home_that_is_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("STUDIES_HOME", str(tmp_path / "file"))
     with pytest.raises(UserError, match="STUDIES_HOME"):
         open_home()
+
+
+@pytest.mark.parametrize("name", ["a?b", "a%41"])
+def test_a_path_that_a_url_would_not_keep_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("STUDIES_HOME", str(tmp_path / name))
+    with pytest.raises(UserError, match="must not hold"):
+        open_home()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["sqlite:///", "sqlite:///:memory:", "sqlite:////tmp/a.db?mode=ro&uri=true"])
+def test_a_database_that_is_no_plain_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("STUDIES_HOME", str(tmp_path))
+    monkeypatch.setenv("STUDIES_DB", url)
+    with pytest.raises(UserError, match="must name a file"):
+        open_home()
+
+
+def test_two_homes_on_one_database_share_its_lock(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    first, second = (Home(tmp_path / name, url, None) for name in "ab")
+    with drive(first, "wine"), pytest.raises(StudyBusy), drive(second, "wine"):
+        pass
 
 
 def test_another_kind_of_database_is_refused_without_its_password(

@@ -75,7 +75,7 @@ def test_a_study_interrupted_in_an_epoch_ends_as_one_that_never_was(
 
     def interrupt(event: EpochDone) -> None:
         if (event.number // 3, event.epoch.epoch) == at:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
 
     display.on_epoch = interrupt
     with pytest.raises(KeyboardInterrupt):
@@ -141,6 +141,7 @@ def test_a_full_disk_is_refused_before_any_work(
         start(home_at(tmp_path / "home"), display)
 
 
+@pytest.mark.slow
 def test_time_that_is_spent_ends_a_study_with_what_it_has(tmp_path: Path, display: Lines) -> None:
     home = home_at(tmp_path / "home")
     deadlines: list[float] = []

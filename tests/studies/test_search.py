@@ -66,6 +66,7 @@ def finish(search: Search, n_cohorts: int | None = None) -> list[TrialRecord]:
     return search.trials
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid", "qmc", "gp", "nsga2"])
 def test_a_study_killed_at_any_cohort_asks_what_it_would_have_asked(
     sampler: str, tmp_path: Path, make_facts: Facts

@@ -105,7 +105,7 @@ def test_a_curve_point_that_is_not_finite_reads_back_as_nan(
 def test_a_cohort_is_claimed_whole_or_not_at_all(
     storage: Storage, study: StudyFacts, make_trial: Callable[..., TrialRecord]
 ) -> None:
-    with pytest.raises(StudiesError, match="does not fit"):
+    with pytest.raises(StudiesError, match="another program added"):
         claim(storage, [make_trial(1), make_trial(2)])
     broken = make_trial(1, hyperparameters={"learning_rate": 0.1, "activation": object()})
     with pytest.raises((TypeError, ValueError)):
@@ -182,6 +182,40 @@ def test_several_objectives_are_stored_in_their_order(
     storage.record("wine", trials, 1.0)
     assert [t.values for t in storage.records("wine")] == [(0.9, 99.0), (0.8, 50.0)]
     assert len(optuna.load_study(study_name="wine", storage=storage.url).best_trials) == 2
+
+
+def test_trials_that_another_program_added_are_named_and_nothing_is_claimed(
+    storage: Storage, study: StudyFacts, make_trial: Callable[..., TrialRecord]
+) -> None:
+    claim(storage, [make_trial(0)])
+    optuna.load_study(study_name="wine", storage=storage.url).enqueue_trial({"learning_rate": 0.1})
+    with pytest.raises(UserError, match="has 2 trials, 1 of them its own"):
+        claim(storage, [make_trial(1)])
+    assert len(storage.records("wine")) == 1
+
+
+def test_what_a_study_that_optuna_deleted_left_behind_is_nobodys(
+    storage: Storage, make_facts: Callable[..., StudyFacts], make_trial: Callable[..., TrialRecord]
+) -> None:
+    storage.create_study(make_facts("old"))
+    suggestion = make_trial(0).suggestion
+    storage.claim("old", [suggestion], [1], DISTRIBUTIONS)
+    optuna.delete_study(study_name="old", storage=storage.url)
+    storage.create_study(make_facts("wine"))
+    claim(storage, [make_trial(0), make_trial(1)])
+    assert [t.number for t in storage.records("wine", has_curves=True)] == [0, 1]
+
+
+@pytest.mark.parametrize("column", ["hyperparameters_json", "engine"])
+def test_a_damaged_row_is_said_with_the_file(
+    storage: Storage, study: StudyFacts, make_trial: Callable[..., TrialRecord], tmp_path: Path, column: str
+) -> None:
+    claim(storage, [make_trial(0)])
+    with sqlite3.connect(tmp_path / "studies.db") as connection:
+        connection.execute(f"UPDATE dlcore_results SET {column} = CAST(X'ff7b' AS TEXT)")
+    connection.close()
+    with pytest.raises(StudiesError, match=r"studies\.db"):
+        storage.records("wine")
 
 
 def test_deleting_the_study_in_optuna_leaves_no_orphans(

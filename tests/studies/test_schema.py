@@ -1,0 +1,86 @@
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+
+from studies.errors import StudiesError, UserError
+from studies.schema import OPTUNA_SCHEMA, create
+from studies.storage import Storage
+
+
+def tables(path: Path) -> set[str]:
+    with sqlite3.connect(path) as connection:
+        found = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    connection.close()
+    return found
+
+
+def test_optunas_schema_is_the_one_that_is_known_here(tmp_path: Path) -> None:
+    optuna.create_study(storage=f"sqlite:///{tmp_path / 'theirs.db'}")
+    with sqlite3.connect(tmp_path / "theirs.db") as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (OPTUNA_SCHEMA,)
+    connection.close()
+    create(tmp_path / "ours.db")
+    assert tables(tmp_path / "ours.db") > tables(tmp_path / "theirs.db")
+
+
+def test_a_database_that_optuna_made_is_taken_in(tmp_path: Path) -> None:
+    optuna.create_study(storage=f"sqlite:///{tmp_path / 'studies.db'}", study_name="theirs")
+    assert Storage(f"sqlite:///{tmp_path / 'studies.db'}").names() == []
+
+
+@pytest.mark.parametrize("statement", ["CREATE TABLE thesis (x)", "CREATE TABLE alembic_version (version_num)"])
+def test_a_foreign_database_is_refused_and_left_as_it_is(tmp_path: Path, statement: str) -> None:
+    path = tmp_path / "studies.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute(statement)
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="left alone"):
+        Storage(f"sqlite:///{path}")
+    assert path.read_bytes() == before
+
+
+def test_another_version_of_optunas_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "studies.db"
+    Storage(f"sqlite:///{path}").close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'v9.9.9.z'")
+    connection.close()
+    with pytest.raises(UserError, match=r"it has v9\.9\.9\.z"):
+        Storage(f"sqlite:///{path}")
+
+
+def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
+    (tmp_path / "studies.db").touch()
+    assert Storage(f"sqlite:///{tmp_path / 'studies.db'}").names() == []
+
+
+def test_where_no_database_can_be_made_one_line_says_so(tmp_path: Path) -> None:
+    with pytest.raises((StudiesError, OSError)):
+        create(tmp_path / "no" / "folder" / "studies.db")
+
+
+@pytest.mark.slow
+def test_a_kill_while_the_database_is_made_leaves_none_or_all_of_it(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from studies.schema import create\n"
+        "print('go', flush=True)\ncreate(Path(sys.argv[1]))"
+    )
+    n_made = 0
+    for i in range(12):
+        path = tmp_path / f"{i}.db"
+        with subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None and child.stdout.readline() == b"go\n"
+            time.sleep(0.03 * i)
+            os.kill(child.pid, signal.SIGKILL)
+        if path.exists():
+            n_made += 1
+        assert Storage(f"sqlite:///{path}").names() == []
+    assert n_made < 12
