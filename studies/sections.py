@@ -149,4 +149,4 @@ class Training(Section):
     nesterov: bool = False
     clip_norm: Annotated[Annotated[float, Field(gt=0)] | None, _Off] = None
     device: Annotated[str, _one_of(DEVICES)] = "auto"
-    engine: Annotated[str, _one_of(ENGINES)] = "loop"
+    engine: Annotated[str, _one_of(ENGINES)] = "population"
