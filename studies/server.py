@@ -14,6 +14,7 @@ import fcntl
 import http.client
 import json
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -107,7 +108,7 @@ def find_or_start(home: Path, *, port: int = PORT, timeout_s: float = 60) -> Ser
             if not lost_port or time.monotonic() > deadline:
                 raise TrackingError(
                     f"the tracking server of {home} must answer within {timeout_s:g} s, and did not; "
-                    f"the end of {home / LOG_FILE} says: {_last_line(_log_tail(home))}"
+                    f"the end of {home / LOG_FILE} says: {_last_words(_log_tail(home))}"
                 )
             wanted = wanted + 1 if port else 0
 
@@ -349,8 +350,11 @@ def _log_tail(home: Path, n_bytes: int = 2000) -> str:
     return ""
 
 
-def _last_line(log: str) -> str:
-    return next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "nothing")
+def _last_words(log: str) -> str:
+    """The last error in a log, in one line; its last line where there is none."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [line for line in lines if re.search(r"(Error|Exception)\b", line)]
+    return (errors or lines or ["nothing"])[-1]
 
 
 def _end(processes: list[psutil.Process]) -> bool:
