@@ -77,9 +77,9 @@ def has_dropout(model: ModelConfig) -> bool:
 def engine_for(member: Member, device_type: str) -> str:
     """Which engine trains a network faster in company: a fixed rule on its shape and the kind of device.
 
-    Measured on a CPU: a population is ahead of loops side by side at all widths up to 1,024 (8 times at 32, 1.1 times
-    at 1,024, where both wait for the products). Above, there is nothing to win and memory to lose. On MPS the loop
-    serves all widths from 512, where its calls no longer matter; that and CUDA's rule are not measured.
+    On a CPU a population is ahead of loops side by side (`benchmarks.population`), the less so the wider the layers:
+    where both wait for matrix products there is nothing to win and memory to lose. Above the widths that were measured
+    the loop serves. The rules for MPS and CUDA are not measured.
 
     Returns:
         "loop" or "population".
