@@ -362,6 +362,7 @@ def test_a_member_that_does_not_fit_the_data_is_refused():
         Population([], data_of("wine"), order_seed=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("has_dropout", [False, True])
 def test_the_predicted_memory_is_what_is_held(optimizer, has_dropout):

@@ -7,6 +7,8 @@ from studies.errors import UserError
 from studies.home import Home
 from studies.storage import Storage
 
+pytestmark = pytest.mark.slow  # a whole study runs before them
+
 
 @pytest.fixture(autouse=True)
 def at_home(finished_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

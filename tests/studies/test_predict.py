@@ -10,6 +10,8 @@ from studies.errors import UserError
 from studies.home import Home
 from studies.predict import predict_file
 
+pytestmark = pytest.mark.slow  # a whole study runs before them
+
 
 @pytest.fixture
 def export(finished_home: Home) -> Path:

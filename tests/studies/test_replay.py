@@ -10,6 +10,8 @@ from studies.spec import spec_from_dict
 from studies.storage import Storage
 from tests.studies.conftest import SMALL_SPEC, Lines
 
+pytestmark = pytest.mark.slow  # a whole study runs before them
+
 
 @pytest.fixture
 def run(finished_home: Home, display: Lines) -> Run:

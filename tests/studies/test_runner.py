@@ -16,6 +16,8 @@ from studies.spec import spec_from_dict
 from studies.storage import Storage
 from tests.studies.conftest import NOBODY, SMALL_SPEC, Lines
 
+pytestmark = pytest.mark.slow  # whole studies, small as they are
+
 
 def home_at(root: Path) -> Home:
     root.mkdir(exist_ok=True)
@@ -141,7 +143,6 @@ def test_a_full_disk_is_refused_before_any_work(
         start(home_at(tmp_path / "home"), display)
 
 
-@pytest.mark.slow
 def test_time_that_is_spent_ends_a_study_with_what_it_has(tmp_path: Path, display: Lines) -> None:
     home = home_at(tmp_path / "home")
     deadlines: list[float] = []

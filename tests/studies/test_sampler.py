@@ -127,6 +127,7 @@ def test_asking_twice_gives_the_same_bit_for_bit(sampler: str) -> None:
     assert plain(ask(spec, records, 2)) == plain(ask(spec, records, 2)) != plain(ask(spec, records, 1))
 
 
+@pytest.mark.slow
 def test_a_fresh_process_asks_each_cohort_as_the_process_that_was_never_stopped(tmp_path: Path) -> None:
     questions, expected = [], []
     for sampler in SAMPLERS:

@@ -84,6 +84,7 @@ def test_a_study_killed_at_any_cohort_asks_what_it_would_have_asked(
         assert finish(again) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "nsga2"])
 def test_a_raised_budget_asks_what_a_larger_one_would_have_asked(
     sampler: str, tmp_path: Path, make_facts: Facts
