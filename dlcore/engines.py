@@ -16,8 +16,10 @@ from torch import Tensor
 from dlcore.curve import Divergence, Epoch
 from dlcore.data import TensorData
 from dlcore.packing import Member, engine_for
+from dlcore.parallel import ParallelPopulation, populate
 from dlcore.population import Population
 from dlcore.training import Training
+from dlcore.workers import can_have_workers, crew
 
 
 class State(Protocol):
@@ -100,7 +102,7 @@ class Together:
         """
         self._members, self._data, self._order_seed = members, data, order_seed
         self._limit = Limit() if limit is None else limit
-        self._parts: list[tuple[list[int], Population]] = []
+        self._parts: list[tuple[list[int], Population | ParallelPopulation]] = []
         self.states: list[State] = [None] * len(members)  # type: ignore[list-item]  # filled below
         """One per member, in the order given; another object where memory ran out."""
         self._dropped: set[int] = set()
@@ -131,14 +133,14 @@ class Together:
         for own, population in self._parts:
             population.drop([place for place, i in enumerate(own) if i in self._dropped])
 
-    def _add(self, indices: list[int]) -> list[tuple[list[int], Population]]:
+    def _add(self, indices: list[int]) -> list[tuple[list[int], Population | ParallelPopulation]]:
         """Populations of these members, none larger than what fits."""
         size = self._limit.members or len(indices)
         if len(indices) > size:
             return [part for i in range(0, len(indices), size) for part in self._add(indices[i : i + size])]
         try:
             own = [self._members[i] for i in indices]
-            population = Population(own, self._data, order_seed=self._order_seed)
+            population = populate(own, self._data, order_seed=self._order_seed)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or len(indices) == 1:
                 raise
@@ -149,13 +151,19 @@ class Together:
         self._parts.append((indices, population))
         return self._parts[-1:]
 
-    def _halves(self, indices: Sequence[int]) -> list[tuple[list[int], Population]]:
+    def _halves(self, indices: Sequence[int]) -> list[tuple[list[int], Population | ParallelPopulation]]:
         """The living of these members, about to begin again in two populations."""
         living = [i for i in indices if i not in self._dropped and not self.states[i].is_finished]
         self._limit.members = (len(living) + 1) // 2
         if self._data.x_train.is_cuda:
             torch.cuda.empty_cache()
         return self._add(living)
+
+
+def prepare(device: torch.device) -> None:
+    """Start what populations on this device will need, without waiting for it."""
+    if device.type == "cpu" and can_have_workers():
+        crew(torch.get_num_threads() - 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ first layer is a single product whatever the widths, since all members read the 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from dlcore.config import ModelConfig
@@ -32,6 +32,10 @@ class Block:
     """Outputs, padded."""
     n_in: int
     """Inputs, padded."""
+    used_out: int
+    """Outputs that are not padding; they come first."""
+    used_in: int
+    """Inputs that are not padding; they come first."""
     weight: int
     """Where its weights begin in the flat parameters."""
     bias: int
@@ -118,17 +122,18 @@ def lay_out(models: Sequence[ModelConfig], padded: Sequence[tuple[int, ...]]) ->
     n_features, n_outputs = models[0].n_features, models[0].n_outputs
     sizes = [(n_features, *widths, n_outputs) for widths in padded]
     n_weights = sum(n_in * n_out for member in sizes for n_in, n_out in pairwise(member))
-    place = _Place(weight=0, bias=n_weights)
+    used = [(n_features, *model.widths, n_outputs) for model in models]
+    place = _Place(sizes, used, weight=0, bias=n_weights)
     rows_before: dict[int, int] = {}
     hidden: list[list[Block]] = []
     last_row: dict[int, tuple[int, int]] = dict.fromkeys(range(len(models)), (-1, 0))
     for layer in range(depth):
         deep = [i for i, model in enumerate(models) if model.depth > layer]
-        blocks = place.blocks(deep, layer, sizes, rows_before)
+        blocks = place.blocks(deep, layer, rows_before)
         rows_before = {block.member: block.row for block in blocks}
         last_row |= {member: (layer, row) for member, row in rows_before.items()}
         hidden.append(blocks)
-    heads = place.heads(sizes, {member: row for member, (_, row) in last_row.items()})
+    heads = place.heads({member: row for member, (_, row) in last_row.items()})
     return Layout(
         layers=tuple(
             Layer(tuple(blocks), tuple(_runs(blocks, models, is_first=layer == 0)), tuple(_spans(blocks, models)))
@@ -144,33 +149,35 @@ def lay_out(models: Sequence[ModelConfig], padded: Sequence[tuple[int, ...]]) ->
 class _Place:
     """Where the next block goes."""
 
+    sizes: Sequence[tuple[int, ...]]
+    """Features, padded widths, outputs of each member."""
+    used: Sequence[tuple[int, ...]]
+    """Features, widths, outputs of each member."""
     weight: int
     bias: int
 
-    def blocks(
-        self, members: Sequence[int], layer: int, sizes: Sequence[tuple[int, ...]], input_rows: dict[int, int]
-    ) -> list[Block]:
+    def blocks(self, members: Sequence[int], layer: int, input_rows: dict[int, int]) -> list[Block]:
         """The blocks of one layer."""
         placed, row = [], 0
         for member in members:
-            n_in, n_out = sizes[member][layer : layer + 2]
-            placed.append(Block(member, layer, n_out, n_in, self.weight, self.bias, row, input_rows.get(member, 0)))
-            self.weight += n_in * n_out
-            self.bias += n_out
-            row += n_out
+            placed.append(self._next(member, layer, row, input_rows.get(member, 0)))
+            row += placed[-1].n_out
         return placed
 
-    def heads(self, sizes: Sequence[tuple[int, ...]], input_rows: dict[int, int]) -> list[Block]:
+    def heads(self, input_rows: dict[int, int]) -> list[Block]:
         """The heads of all members; each is a layer of its own depth."""
-        placed = []
-        for member, of_member in enumerate(sizes):
-            n_in, n_out = of_member[-2:]
-            row = member * n_out
-            layer = len(of_member) - 2
-            placed.append(Block(member, layer, n_out, n_in, self.weight, self.bias, row, input_rows[member]))
-            self.weight += n_in * n_out
-            self.bias += n_out
-        return placed
+        return [
+            self._next(member, len(sizes) - 2, member * sizes[-1], input_rows[member])
+            for member, sizes in enumerate(self.sizes)
+        ]
+
+    def _next(self, member: int, layer: int, row: int, input_row: int) -> Block:
+        n_in, n_out = self.sizes[member][layer : layer + 2]
+        used_in, used_out = self.used[member][layer : layer + 2]
+        block = Block(member, layer, n_out, n_in, used_out, used_in, self.weight, self.bias, row, input_row)
+        self.weight += n_in * n_out
+        self.bias += n_out
+        return block
 
 
 def _runs(blocks: Sequence[Block], models: Sequence[ModelConfig], *, is_first: bool) -> list[Run]:
@@ -178,7 +185,7 @@ def _runs(blocks: Sequence[Block], models: Sequence[ModelConfig], *, is_first: b
     if is_first:
         # All read the features: one product with the rows of all members, so one block as far as it goes.
         first, n_out = blocks[0], sum(block.n_out for block in blocks)
-        joined = Block(first.member, 0, n_out, first.n_in, first.weight, first.bias, first.row, 0)
+        joined = replace(first, n_out=n_out, used_out=n_out)
         return [Run(joined, 1, -1)]
     runs: list[Run] = []
     for before, block in zip((None, *blocks), blocks, strict=False):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from dlcore.data import TensorData
+from dlcore.grouped import has_grouped_products
 from dlcore.layout import Layout, lay_out
 from dlcore.packing import Member, cost_of, cut_into_stacks, evaluation_chunk, has_dropout, padded_widths
 from dlcore.program import arena_size
@@ -23,7 +24,7 @@ def predict_memory_bytes(members: Sequence[Member], data: TensorData) -> int:
     """
     like = data.x_train
     n_threads = torch.get_num_threads() if like.device.type == "cpu" else 1
-    cost = cost_of(like.device.type, n_threads)
+    cost = cost_of(like.device.type, is_grouped=has_grouped_products(like.device, like.dtype))
     total = sum(t.numel() * t.element_size() for t in (data.x_train, data.y_train, data.x_val, data.y_val))
     transient = []
     for cut in cut_into_stacks(members, cost, like.element_size()):

@@ -36,18 +36,18 @@ class Cost:
     """Arithmetic that could have been done in the time of one call."""
     stack_bytes: int
     """A stack's tensors stay below this, where more than one member is in it."""
-    min_stacks: int
-    """Stacks to keep all cores busy."""
+    is_grouped: bool = False
+    """Whether products of unequal shape are one call, see `dlcore.grouped`."""
 
 
-def cost_of(device_type: str, n_threads: int) -> Cost:
-    """The constants for a device; threads count on the CPU only, where each stack has one."""
+def cost_of(device_type: str, *, is_grouped: bool = False) -> Cost:
+    """The constants for a device."""
     if device_type == "cpu":
-        return Cost(call_flops=2.2e5, stack_bytes=CPU_STACK_BYTES, min_stacks=n_threads)
-    return Cost(call_flops=2e7, stack_bytes=1 << 62, min_stacks=1)
+        return Cost(call_flops=2.2e5, stack_bytes=CPU_STACK_BYTES, is_grouped=is_grouped)
+    return Cost(call_flops=2e7, stack_bytes=1 << 62)
 
 
-CPU_STACK_BYTES = 6 << 20
+CPU_STACK_BYTES = 8 << 20
 """Above it, passes over a stack fall out of the cache; far below it, calls take the time (1.4 times as much at 0.7)."""
 UNIT_FLOPS = {
     "relu": 40,
@@ -62,6 +62,11 @@ UNIT_FLOPS = {
 """Elementwise work on one hidden unit of one row, forward and backward, in arithmetic of the same time."""
 EVALUATION_ROWS = 512
 """Rows of val that are measured at a time, at most, unless batches are larger."""
+UNEVEN = 1.05
+"""How much longer the largest part may take, for parts of one kind."""
+VECTOR = 8
+"""Widths are padded to a multiple of it where products are grouped: the gradient of a layer's weights takes up to 2.2
+times as long where its inputs are not."""
 GROUP_LIMIT = 64
 """Members considered for one batched product; bounds the time to choose."""
 
@@ -120,33 +125,61 @@ def evaluation_chunk(n_rows: int, batch_size: int) -> int:
 
 
 def cut_into_stacks(members: Sequence[Member], cost: Cost, itemsize: int) -> list[list[int]]:
-    """Indices of the members of each stack, in the order they have inside it.
+    """Indices of the members of each stack, in the order they have inside it."""
+    memory = sum(stack_bytes(m.model_config, m.train_config.batch_size, itemsize) for m in members)
+    return deal(members, -(-memory // cost.stack_bytes))
 
-    Members are sorted by shape and cut where the work is even, so that the stacks are alike inside and
-    finish together.
+
+def deal(members: Sequence[Member], n: int) -> list[list[int]]:
+    """Indices of members in n parts (or one each) of even work, in the order they have inside a stack.
+
+    Members are sorted by shape and cut where the work is even, so that the parts are alike inside. Where a few large
+    members make that uneven, each goes to the part with the least work instead, the largest first.
     """
     # What a whole stack pays for if one of its members has it comes first.
     order = sorted(range(len(members)), key=lambda i: (has_dropout(members[i].model_config), order_key(members[i]), i))
-    work = [step_flops(members[i].model_config, members[i].train_config.batch_size) for i in order]
-    memory = sum(stack_bytes(m.model_config, m.train_config.batch_size, itemsize) for m in members)
-    wanted = max(cost.min_stacks, -(-memory // cost.stack_bytes))
-    # A multiple of the number of cores, so that none waits for the last stack.
-    wanted = min(-(-wanted // cost.min_stacks) * cost.min_stacks, len(members))
+    work = [step_flops(m.model_config, m.train_config.batch_size) for m in members]
+    n = min(n, len(members))
+    cut, spread = _cut(order, work, n), _spread(work, n)
+
+    def longest(parts: Sequence[Sequence[int]]) -> float:
+        return max(sum(work[i] for i in part) for part in parts)
+
+    chosen = cut if longest(cut) <= UNEVEN * longest(spread) else spread
+    return [sorted(part, key=lambda i: (order_key(members[i]), i)) for part in chosen if part]
+
+
+def _cut(order: Sequence[int], work: Sequence[float], n: int) -> list[list[int]]:
+    """Neighbours in an order, cut into n parts."""
     total, done = sum(work), 0.0
-    stacks: list[list[int]] = [[] for _ in range(wanted)]
-    for index, flops in zip(order, work, strict=True):
+    parts: list[list[int]] = [[] for _ in range(n)]
+    for index in order:
         # By the middle of a member's work, so that a large one goes where most of it lies.
-        stacks[min(int((done + flops / 2) / total * wanted), wanted - 1)].append(index)
-        done += flops
-    return [sorted(stack, key=lambda i: (order_key(members[i]), i)) for stack in stacks if stack]
+        parts[min(int((done + work[index] / 2) / total * n), n - 1)].append(index)
+        done += work[index]
+    return parts
+
+
+def _spread(work: Sequence[float], n: int) -> list[list[int]]:
+    """Longest processing time first. Graham, SIAM Journal on Applied Mathematics 17, 1969."""
+    parts: list[list[int]] = [[] for _ in range(n)]
+    loads = [0.0] * n
+    for index in sorted(range(len(work)), key=lambda i: (-work[i], i)):
+        least = loads.index(min(loads))
+        parts[least].append(index)
+        loads[least] += work[index]
+    return parts
 
 
 def padded_widths(members: Sequence[Member], cost: Cost) -> list[tuple[int, ...]]:
     """Widths that each member of a stack is padded to, in the order of the stack.
 
-    Neighbours with the same activation and depth may get the same widths, and then share a batched
-    product per layer: fewer calls against more arithmetic, minimised exactly by dynamic programming.
+    Where products are grouped, to whole vectors. Elsewhere neighbours with the same activation and depth may get the
+    same widths, and then share a batched product per layer: fewer calls against more arithmetic, minimised exactly by
+    dynamic programming.
     """
+    if cost.is_grouped:
+        return [tuple(-(-w // VECTOR) * VECTOR for w in member.model_config.widths) for member in members]
     # Dropout draws the bits of two neighbouring units at once.
     multiple = 2 if any(has_dropout(member.model_config) for member in members) else 1
     padded: list[tuple[int, ...]] = []

@@ -4,17 +4,13 @@ Members may differ in all but data, batch size, optimizer, epochs and objective.
 (`dlcore.packing`), each one tensor program (`dlcore.stack`); this file takes all of them through the epochs,
 judges each member by the rules of `dlcore.curve`, and packs anew when enough members have left.
 
-On the CPU stacks run in as many threads as torch may use, each stack on one core; on other devices one after
-the other. Everything is trained in the dtype of the data.
-
-Not covered: rows of one's own per member (folds), mixed precision, CUDA graphs.
+One process, one thread of Python: `dlcore.parallel` deals the members of a population out to the cores of a CPU.
+Everything is trained in the dtype of the data.
 """
 
 import math
 import time
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import chain, islice
 
 import torch
@@ -24,6 +20,7 @@ from dlcore.config import TrainConfig
 from dlcore.curve import Divergence, Epoch, find_divergence, is_better, is_out_of_patience, objective_value
 from dlcore.data import TensorData
 from dlcore.errors import ConfigError
+from dlcore.grouped import has_grouped_products
 from dlcore.memory import predict_memory_bytes
 from dlcore.models import count_parameters, draw_linears
 from dlcore.packing import Member, cost_of, cut_into_stacks, step_flops
@@ -94,6 +91,16 @@ class MemberState:
         """Whether `left` beats `right` strictly by this member's objective; see `dlcore.curve.is_better`."""
         return is_better(left, right, self.train_config.objective)
 
+    def drop(self) -> None:
+        """Take it out: it keeps what it has and is trained no further."""
+        if self.is_living:
+            self.ended_at = time.time()
+        self.is_dropped = True
+
+    def take(self, other: "MemberState") -> None:
+        """Become a copy of this member's state that was trained further elsewhere."""
+        vars(self).update(vars(other))
+
     def judge(self, numbers: Sequence[float], last_step: int) -> Epoch | None:
         """Take an epoch into the curve, unless it diverged.
 
@@ -143,35 +150,46 @@ class Population:
     in one go. An exception inside `advance` (Ctrl-C) leaves it in the middle of an epoch: throw it away.
     """
 
-    def __init__(self, members: Sequence[Member], data: TensorData, *, order_seed: int) -> None:
-        """Draw all initial weights; nothing is trained yet.
+    def __init__(
+        self,
+        members: Sequence[Member],
+        data: TensorData,
+        *,
+        order_seed: int,
+        begun: Sequence[tuple[MemberState, Network | None]] | None = None,
+    ) -> None:
+        """Draw initial weights; nothing is trained yet.
 
         Args:
             members: At least one, with equal batch size, optimizer, epochs and objective.
             data: Preprocessed rows; members live on their device, in their dtype.
             order_seed: The study's seed for the order of the rows, which all members share.
+            begun: Where another population of these members stopped: their states, all after the same epoch, and
+                their networks (None before the first epoch).
 
         Raises:
             ConfigError: Members differ where they must not, or do not fit the data.
         """
-        _check(members, data)
+        check_members(members, data)
         self.data = data
         self.order_seed = order_seed
-        self.epoch = 0
+        states = [state for state, _ in begun] if begun is not None else first_states(members, data)
+        self.states = tuple(states)
+        """One per member, in the order given."""
+        self.epoch = self.states[0].epoch
         """Epochs that living members have behind them."""
         self.stacks: list[Stack] = []
         """What the members are cut into, anew when enough have left."""
-        self._n_threads = torch.get_num_threads()
-        self._cost = cost_of(data.x_train.device.type, self._n_threads)
-        config = members[0].train_config
-        self._steps = math.ceil(len(data.x_train) / config.batch_size)
-        factors = _factors([member.train_config for member in members], self._steps)
-        self.states = tuple(
-            MemberState(m, factors[m.train_config.schedule, m.train_config.warmup_epochs]) for m in members
+        is_grouped = has_grouped_products(data.x_train.device, data.x_train.dtype)
+        self._cost = cost_of(data.x_train.device.type, is_grouped=is_grouped)
+        self._steps = steps_per_epoch(members[0].train_config, data)
+        given = [network for _, network in begun] if begun is not None else [None] * len(members)
+        self._pack(
+            {
+                i: _initial_network(member, data.x_train.dtype) if network is None else network
+                for i, (member, network) in enumerate(zip(members, given, strict=True))
+            }
         )
-        """One per member, in the order given."""
-        networks = {i: _initial_network(member, data.x_train.dtype) for i, member in enumerate(members)}
-        self._pack(networks)
 
     @property
     def n_parameters(self) -> int:
@@ -184,49 +202,50 @@ class Population:
         Yields:
             Index of a member and its new epoch, for all members that did not diverge, as each epoch ends.
         """
-        last = min(to_epoch, self.states[0].train_config.epochs)
-        with _workers(self._n_threads, self.data.x_train.device) as pool:
-            while self.epoch < last and self._living():
-                self._compact()
-                # A single stack has all cores to itself.
-                yield from self._advance_one(pool if len(self.stacks) > 1 else None)
+        while (points := self.train_epoch(to_epoch)) is not None:
+            yield from points.items()
 
-    def drop(self, indices: Collection[int]) -> None:
-        """Take members out: they keep what they have and are trained no further."""
-        for index in indices:
-            state = self.states[index]
-            if state.is_living:
-                state.ended_at = time.time()
-            state.is_dropped = True
+    def train_epoch(self, to_epoch: int) -> dict[int, Epoch] | None:
+        """Train one epoch of all living members, unless they are at the end of `to_epoch`.
 
-    def _living(self) -> list[int]:
-        """Indices of the members that are trained further."""
-        return [index for index, state in enumerate(self.states) if state.is_living]
-
-    def _advance_one(self, pool: ThreadPoolExecutor | None) -> Iterator[tuple[int, Epoch]]:
-        """Train one epoch of all stacks, and judge all members."""
+        Returns:
+            Index of each member that did not diverge, in order, and its new epoch; None if nothing was trained.
+        """
+        living = self._living()
+        if self.epoch >= min(to_epoch, self.states[0].train_config.epochs) or not living:
+            return None
+        self._compact()
         started, epoch = time.monotonic(), self.epoch + 1
         order = batch_order(self.order_seed, epoch, len(self.data.x_train)).to(self.data.x_train.device)
+        results = [stack.train_epoch(order, epoch) for stack in self.stacks]
+        # The one place that waits for the device.
+        columns = iter(torch.cat(results, 1).T.tolist())
         points: dict[int, Epoch] = {}
-        living = self._living()
-        if pool is None:
-            results = [stack.train_epoch(order, epoch) for stack in self.stacks]
-            # The one place that waits for the device.
-            columns = iter(torch.cat(results, 1).T.tolist())
-            for place, stack in enumerate(self.stacks):
-                points |= self._judge(place, list(islice(columns, len(stack.members))), epoch)
-        else:
-
-            def work(place: int) -> dict[int, Epoch]:
-                return self._judge(place, self.stacks[place].train_epoch(order, epoch).T.tolist(), epoch)
-
-            for found in pool.map(work, range(len(self.stacks))):
-                points |= found
+        for place, stack in enumerate(self.stacks):
+            points |= self._judge(place, list(islice(columns, len(stack.members))), epoch)
         self.epoch = epoch
         seconds = time.monotonic() - started
         for index in living:
             self.states[index].train_s += seconds
-        yield from sorted(points.items())
+        return dict(sorted(points.items()))
+
+    def drop(self, indices: Collection[int]) -> None:
+        """Take members out: they keep what they have and are trained no further."""
+        for index in indices:
+            self.states[index].drop()
+
+    def networks(self) -> dict[int, Network]:
+        """Copies of what the living members need to go on elsewhere, by index."""
+        return {
+            index: network
+            for indices, stack in zip(self._indices, self.stacks, strict=True)
+            for index, network in zip(indices, stack.networks(), strict=True)
+            if self.states[index].is_living
+        }
+
+    def _living(self) -> list[int]:
+        """Indices of the members that are trained further."""
+        return [index for index, state in enumerate(self.states) if state.is_living]
 
     def _judge(self, place: int, numbers: Sequence[Sequence[float]], epoch: int) -> dict[int, Epoch]:
         """Take an epoch's numbers, one row per member of a stack, into the living members' curves."""
@@ -264,13 +283,21 @@ class Population:
         living = [index for index in packed if self.states[index].is_living]
         if len(living) == len(packed) or work(living) > COMPACT_BELOW * work(packed):
             return
-        networks = {}
-        for indices, stack in zip(self._indices, self.stacks, strict=True):
-            for index, network in zip(indices, stack.networks(), strict=True):
-                if self.states[index].is_living:
-                    networks[index] = network
+        networks = self.networks()
         self.stacks = []
         self._pack(networks)
+
+
+def first_states(members: Sequence[Member], data: TensorData) -> list[MemberState]:
+    """States of members of which nothing is trained yet."""
+    steps = steps_per_epoch(members[0].train_config, data)
+    factors = _factors([member.train_config for member in members], steps)
+    return [MemberState(m, factors[m.train_config.schedule, m.train_config.warmup_epochs]) for m in members]
+
+
+def steps_per_epoch(config: TrainConfig, data: TensorData) -> int:
+    """Weight updates of an epoch."""
+    return math.ceil(len(data.x_train) / config.batch_size)
 
 
 def _initial_network(member: Member, dtype: torch.dtype) -> Network:
@@ -287,23 +314,12 @@ def _factors(configs: Sequence[TrainConfig], steps: int) -> dict[tuple[str, int]
     }
 
 
-@contextmanager
-def _workers(n_threads: int, device: torch.device) -> Iterator[ThreadPoolExecutor | None]:
-    """Threads that run stacks side by side, each on one core; None where there is but one, or another device."""
-    if device.type != "cpu" or n_threads == 1:
-        yield None
-        return
-    pool = ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-        # The workers' setting is theirs, but threads that are made later would inherit it.
-        torch.set_num_threads(n_threads)
+def check_members(members: Sequence[Member], data: TensorData) -> None:
+    """Refuse members that cannot be trained together on these data.
 
-
-def _check(members: Sequence[Member], data: TensorData) -> None:
-    """Refuse members that cannot be trained together on these data."""
+    Raises:
+        ConfigError: They differ where they must not, or do not fit the data.
+    """
     if not members:
         raise ConfigError("a population needs at least one member; got none")
     for name in ("batch_size", "optimizer", "epochs", "objective"):

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from dlcore.config import ModelConfig
 from dlcore.elementwise import NEEDS_INPUT, Op, backward_op, forward_op, leaky_relu_ops
-from dlcore.layout import Layer, Layout, Run, Span
+from dlcore.grouped import Product, grouped_product
+from dlcore.layout import Block, Layer, Layout, Run, Span
 
 
 class Arena:
@@ -121,6 +122,9 @@ class Program:
         """z <- W a + b for all members."""
         bias = self._parameters[layer.bias : layer.bias + layer.rows]
         yield partial(z.copy_, bias[:, None].expand_as(z))
+        if self._is_grouped(layer):
+            yield grouped_product([self._forward_product(block, z) for block in layer.blocks], is_added=True)
+            return
         for run in layer.runs:
             weights, inputs, outputs = self._weights(run), self._inputs(run), self._rows(z, run)
             product = outputs.addmm_ if outputs.dim() == 2 else outputs.baddbmm_
@@ -164,6 +168,11 @@ class Program:
         """From d of a layer to the gradients of its weights and biases, and to d of the layers before."""
         assert self._gradients is not None
         yield partial(torch.sum, d, 1, out=self._gradients[layer.bias : layer.bias + layer.rows])
+        if self._is_grouped(layer):
+            yield grouped_product([self._weight_product(block, d) for block in layer.blocks], is_added=False)
+            if below := [self._input_product(block, d) for block in layer.blocks if block.layer > 0]:
+                yield grouped_product(below, is_added=False)
+            return
         for run in layer.runs:
             of_run, inputs = self._rows(d, run), self._inputs(run)
             product = torch.mm if of_run.dim() == 2 else torch.bmm
@@ -173,6 +182,43 @@ class Program:
                 before = self._d[run.input_layer][start : start + run.n * run.first.n_in]
                 before = before if run.n == 1 else before.view(run.n, run.first.n_in, -1)
                 yield partial(product, self._weights(run).mT, of_run, out=before)
+
+    # ---- products of one block, where a whole layer's are one call
+    #
+    # Padding is left out where that costs nothing. Inputs are padded to whole vectors of numbers, which is what the
+    # gradient of the weights is fast with; what stands in the padding is 0, and so is what comes of it.
+
+    def _is_grouped(self, layer: Layer) -> bool:
+        """Whether a layer's products are one call; those of the first layer are one plain product."""
+        return self._extras.is_grouped and layer.runs[0].input_layer >= 0
+
+    def _forward_product(self, block: Block, z: Tensor) -> Product:
+        """z += W a."""
+        inputs = self._input_rows(block)[: block.used_in]
+        rows = z[block.row : block.row + block.used_out]
+        return self._block_of(self._parameters, block)[: block.used_out, : block.used_in], inputs, rows
+
+    def _weight_product(self, block: Block, d: Tensor) -> Product:
+        """dW = d a^T."""
+        assert self._gradients is not None
+        rows = d[block.row : block.row + block.used_out]
+        return rows, self._input_rows(block).T, self._block_of(self._gradients, block)[: block.used_out]
+
+    def _input_product(self, block: Block, d: Tensor) -> Product:
+        """da = W^T d, in the padding too: it must not keep what was in memory before."""
+        rows = d[block.row : block.row + block.used_out]
+        below = self._d[block.layer - 1][block.input_row : block.input_row + block.n_in]
+        return self._block_of(self._parameters, block)[: block.used_out].T, rows, below
+
+    def _block_of(self, flat: Tensor, block: Block) -> Tensor:
+        """A block's weights, or what is laid out like them, (out, in)."""
+        return flat[block.weight : block.weight + block.size].view(block.n_out, block.n_in)
+
+    def _input_rows(self, block: Block) -> Tensor:
+        """What a block reads, (in, B)."""
+        if block.layer == 0:
+            return self.x.T
+        return self._activations(block.layer - 1, block.input_row, block.input_row + block.n_in)
 
     # ---- views
 
@@ -213,20 +259,19 @@ class Program:
 class Extras:
     """What a program needs to know of the members beside the layout."""
 
-    def __init__(
-        self, layout: Layout, members: Sequence[ModelConfig], device: torch.device, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, layout: Layout, members: Sequence[ModelConfig], like: Tensor, *, is_grouped: bool) -> None:
         """Collect it.
 
         Args:
             layout: Where everything lies.
             members: In the order of the stack.
-            device: Of the tensors.
-            dtype: Of the tensors.
+            like: A tensor of the device and dtype wanted.
+            is_grouped: Whether products of unequal shape are one call, see `dlcore.grouped`.
         """
         self.has_dropout = any(member.dropout > 0 and member.widths for member in members)
+        self.is_grouped = is_grouped
         self._layout, self._members = layout, members
-        self._device, self._dtype = device, dtype
+        self._device, self._dtype = like.device, like.dtype
 
     def slopes(self, index: int, span: Span) -> Tensor | float:
         """Slope of leaky_relu: one for all, or one per row, (R, 1)."""

@@ -59,7 +59,7 @@ class Stack:
         self._allocate(networks, n_states(configs[0].optimizer))
         schedules = Schedules(configs, self.steps_per_epoch, self._parameters)
         self._updates = Updates(self._layout, configs, self._parameters, self._gradients, self._states, schedules)
-        extras = Extras(self._layout, models, self._parameters.device, self._parameters.dtype)
+        extras = Extras(self._layout, models, self._parameters, is_grouped=cost.is_grouped)
         self._build_programs(extras)
         self._dropout = _Dropout(self._layout, members, self._parameters) if extras.has_dropout else None
         self._losses = self._parameters.new_empty(self.steps_per_epoch, len(members))

@@ -7,7 +7,8 @@ and its hyperparameters alone, never on its neighbours.
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import torch
@@ -17,7 +18,7 @@ from dlcore.config import ModelConfig
 from dlcore.curve import Epoch
 from dlcore.data import DataSplits, split_tensors, to_tensors
 from dlcore.device import choose_device, device_name, peak_memory_bytes, reset_peak_memory
-from dlcore.engines import Group, Limit, State, form_groups
+from dlcore.engines import Group, Limit, State, form_groups, prepare
 from dlcore.evaluation import evaluate
 from dlcore.models import build_model, count_parameters
 from dlcore.packing import Member
@@ -88,6 +89,8 @@ class Trainer:
         self._data = to_tensors(splits, self.device)
         self._order_seed = derive_seed(spec.seed, "order")
         self._limit = Limit()
+        if spec.training.engine == "population":
+            prepare(self.device)
 
     @property
     def device_name(self) -> str:
@@ -133,10 +136,11 @@ class Trainer:
         """
         reset_peak_memory(self.device)
         groups, trials = self._start(suggestions)
-        for event in self._climb(groups, suggestions, trials, earlier):
-            yield event
-            if deadline is not None and time.monotonic() >= deadline:
-                break
+        with closing(self._climb(groups, suggestions, trials, earlier, self._spec.training.epochs)) as events:
+            for event in events:
+                yield event
+                if deadline is not None and time.monotonic() >= deadline:
+                    break
         for suggestion in suggestions:
             trial = trials[suggestion.number]
             if trial.state.curve or trial.state.divergence is not None:
@@ -177,9 +181,8 @@ class Trainer:
         suggestions = [t.suggestion for t in cohort]
         groups, trials = self._start(suggestions)
         own = trials[record.number]
-        for _ in self._climb(groups, suggestions, trials, earlier):
-            if len(own.state.curve) == len(record.curve):
-                break
+        for _ in self._climb(groups, suggestions, trials, earlier, len(record.curve)):
+            pass
         model = self._network(own.suggestion, own.state.best_weights)
         config = self._model_config(record.hyperparameters)
         best = own.state.best
@@ -232,13 +235,14 @@ class Trainer:
         suggestions: Sequence[Suggestion],
         trials: Mapping[int, _Trial],
         earlier: Sequence[TrialRecord],
-    ) -> Iterator[EpochDone]:
-        """Train all groups from rung to rung, and drop at each rung who is pruned there."""
+        last: int,
+    ) -> Generator[EpochDone, None, None]:
+        """Train all groups from rung to rung, to the end of epoch `last`, and drop at each rung who is pruned there."""
         for rung in (*self.rungs, self._spec.training.epochs):
             for group in groups:
-                for index, epoch in group.engine.advance(rung):
+                for index, epoch in group.engine.advance(min(rung, last)):
                     yield EpochDone(suggestions[group.indices[index]].number, _epoch_record(epoch))
-            if rung == self._spec.training.epochs:
+            if rung >= last:
                 return
             pruned = self._judge(trials, rung, earlier)
             for group in groups:
