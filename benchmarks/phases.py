@@ -167,7 +167,7 @@ def measured(spec: Path) -> Course:
 def warm_server(home: Path) -> str:
     """Start the home's tracking server and let it answer a question to its database; returns its address."""
     home.mkdir(parents=True, exist_ok=True)
-    address = server.find_or_start(home).address
+    address = server.find_or_start(home, timeout_s=300).address
     request = urllib.request.Request(
         f"{address}/api/2.0/mlflow/experiments/search", b'{"max_results": 1}', {"Content-Type": "application/json"}
     )

@@ -8,6 +8,7 @@ results. Random search stands beside them: a difference that is small against it
     python -m benchmarks.search_quality                              # 3 data sets x 10 seeds, 64 trials each
     python -m benchmarks.search_quality --csv houses.csv:price --seeds 5
     python -m benchmarks.search_quality --first-seed 100 --objective loss
+    python -m benchmarks.search_quality --trials 2048 --epochs 10 --arms "cohorts, whole history" cohorts
     python -m benchmarks.search_quality --record                     # into RESULTS.md, with the plot
 
 The criterion: the median over seeds of the best value found is not worse than the rival's by more than one standard
@@ -18,6 +19,7 @@ import argparse
 import json
 import math
 import multiprocessing
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +34,7 @@ from optuna.trial import TrialState
 
 from benchmarks.record import provenance, record, table
 from dlcore.data import load_splits
+from studies import history
 from studies.cohort import Trainer
 from studies.records import COMPLETE, FAIL, EpochDone, Objective, Suggestion, TrialRecord
 from studies.sampler import ask_cohort
@@ -41,6 +44,7 @@ from studies.spec import StudySpec, cohort_size, resolved_objectives, spec_from_
 PLOT = Path(__file__).parent / "plots" / "search_quality.png"
 DATA = ("sklearn:digits", "sklearn:breast_cancer", "sklearn:diabetes")
 RIVAL, OURS, HALVED, RANDOM = "one at a time", "cohorts", "cohorts, halving", "random"
+WHOLE = "cohorts, whole history"
 N_BOOTSTRAP = 10_000
 
 
@@ -140,12 +144,20 @@ def search_one_at_a_time(spec: StudySpec) -> Found:
     return Found(values, seconds, objectives[0].direction)
 
 
+def search_with_whole_history(spec: StudySpec) -> Found:
+    """As if TPE were shown all earlier trials. Its process runs this arm alone, so nothing is put back."""
+    history.N_NEWEST = sys.maxsize
+    return search_in_cohorts(spec)
+
+
 ARMS: dict[str, Callable[[Task], Found]] = {
     RIVAL: lambda task: search_one_at_a_time(task.spec(cohort=1)),
     OURS: lambda task: search_in_cohorts(task.spec()),
     HALVED: lambda task: search_in_cohorts(task.spec(halving={"first_rung": 5, "reduction_factor": 3})),
     RANDOM: lambda task: search_in_cohorts(task.spec(sampler="random")),
+    WHOLE: lambda task: search_with_whole_history(task.spec()),
 }
+DEFAULT_ARMS = (RIVAL, OURS, HALVED, RANDOM)
 
 
 def run_arm(arm: str, task: Task) -> Found:
@@ -153,11 +165,11 @@ def run_arm(arm: str, task: Task) -> Found:
     return ARMS[arm](task)
 
 
-def run_all(tasks: Sequence[Task]) -> dict[str, dict[str, list[Found]]]:
+def run_all(tasks: Sequence[Task], arms: Sequence[str]) -> dict[str, dict[str, list[Found]]]:
     """Data -> arm -> a course per seed. Arms take turns, so that a slow minute of the machine hits all of them."""
     found: dict[str, dict[str, list[Found]]] = {}
     context = multiprocessing.get_context("spawn")
-    pools = {arm: ProcessPoolExecutor(1, context) for arm in ARMS}
+    pools = {arm: ProcessPoolExecutor(1, context) for arm in arms}
     try:
         for task in tasks:
             for arm, pool in pools.items():
@@ -190,11 +202,12 @@ def median_error(values: np.ndarray) -> float:
 
 
 def comparison(found: dict[str, dict[str, list[Found]]]) -> str:
-    """One row for each data set and arm; the verdict is against the rival."""
+    """One row for each data set and arm; the verdict is against the first arm."""
     rows = []
     for data, arms in found.items():
-        sign = 1 if arms[RIVAL][0].direction == "maximize" else -1
-        theirs = np.array([f.best_so_far()[-1] for f in arms[RIVAL]])
+        rival, *_ = arms
+        sign = 1 if arms[rival][0].direction == "maximize" else -1
+        theirs = np.array([f.best_so_far()[-1] for f in arms[rival]])
         for arm, courses in arms.items():
             own = np.array([f.best_so_far()[-1] for f in courses])
             row = [
@@ -203,14 +216,14 @@ def comparison(found: dict[str, dict[str, list[Found]]]) -> str:
                 f"{np.median(own):.5g} ± {median_error(own):.2g}",
                 f"{np.median([f.seconds[-1] for f in courses]):.1f}",
             ]
-            if arm == RIVAL:
+            if arm == rival:
                 rows.append([*row, "", "", ""])
                 continue
             gain, error = median_difference(sign * own, sign * theirs)
             wins, losses = int((sign * own > sign * theirs).sum()), int((sign * own < sign * theirs).sum())
             held = ["no", "yes"][gain >= -error]
             # At the seconds that this arm took for all its trials; the rival had fewer trials by then.
-            then = np.array([r.best_at(f.seconds[-1]) for r, f in zip(arms[RIVAL], courses, strict=True)])
+            then = np.array([r.best_at(f.seconds[-1]) for r, f in zip(arms[rival], courses, strict=True)])
             then = np.where(np.isnan(then), -sign * np.inf, then)
             sooner = sign * (np.median(own) - np.median(then))
             rows.append([*row, f"{gain:+.2g} ± {error:.2g}, {wins} : {losses}", held, f"{sooner:+.2g}"])
@@ -219,7 +232,7 @@ def comparison(found: dict[str, dict[str, list[Found]]]) -> str:
         "arm",
         "best value, median ± its error",
         "seconds",
-        "gain over one at a time ± its error, seeds won : lost",
+        f"gain over {rival} ± its error, seeds won : lost",
         "within one error",
         "gain at equal seconds",
     ]
@@ -233,28 +246,29 @@ def plot(found: dict[str, dict[str, list[Found]]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(2, len(found), figsize=(4.2 * len(found), 6), squeeze=False)
+    figure, axes = pyplot.subplots(2, len(found), figsize=(4.2 * len(found), 6.2), squeeze=False)
     for (data, arms), (above, below) in zip(found.items(), axes.T, strict=True):
         for arm, courses in arms.items():
             best = np.array([f.best_so_far() for f in courses])
             middle, error = np.median(best, axis=0), np.array([median_error(b) for b in best.T])
             trials = np.arange(1, best.shape[1] + 1)
-            (line,) = above.plot(trials, middle, label=arm, linewidth=1.2)
-            above.fill_between(trials, middle - error, middle + error, color=line.get_color(), alpha=0.15, linewidth=0)
-            seconds = np.geomspace(0.05, max(f.seconds[-1] for f in courses), 200)
+            (line,) = above.step(trials, middle, where="post", label=arm, linewidth=1.2)
+            above.fill_between(trials, middle - error, middle + error, step="post", color=line.get_color(), alpha=0.12)
+            seconds = np.geomspace(min(f.seconds[0] for f in courses), max(f.seconds[-1] for f in courses), 300)
             over = np.array([[f.best_at(s) for s in seconds] for f in courses])
-            below.plot(seconds, np.median(over, axis=0), label=arm, linewidth=1.2, color=line.get_color())
-        above.set(title=data.removeprefix("sklearn:"), xlabel="trials", ylabel="best value so far")
-        below.set(xlabel="seconds", ylabel="best value so far", xscale="log")
+            below.step(seconds, np.median(over, axis=0), where="post", linewidth=1.2, color=line.get_color())
         settled = np.concatenate([f.best_so_far()[7:] for courses in arms.values() for f in courses])
         low, high = np.nanquantile(settled, (0.1, 1.0) if courses[0].direction == "maximize" else (0.0, 0.9))
+        above.set(title=data.removeprefix("sklearn:"), xlabel="trials", ylabel="best value so far")
+        below.set(xlabel="seconds", ylabel="best value so far", xscale="log")
         for axis in (above, below):
             axis.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
             axis.grid(alpha=0.3)
-    axes[0, 0].legend(fontsize=8)
-    figure.tight_layout()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", ncols=len(ARMS), frameon=False)
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=80)
+    pyplot.close(figure)
 
 
 def main() -> None:
@@ -266,8 +280,9 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--objective", help="instead of each task's default metric")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=DEFAULT_ARMS, help="the first one is the rival")
     parser.add_argument("--keep", type=Path, help="write every course to this JSON file")
-    parser.add_argument("--plot", type=Path, default=PLOT)
+    parser.add_argument("--plot", type=Path, help=f"draw to this file; --record draws to plots/{PLOT.name}")
     parser.add_argument("--record", action="store_true")
     arguments = parser.parse_args()
     tasks = [
@@ -275,14 +290,15 @@ def main() -> None:
         for data in arguments.csv or arguments.data
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     ]
-    found = run_all(tasks)
+    found = run_all(tasks, arguments.arms)
     if arguments.keep is not None:
         arguments.keep.write_text(
             json.dumps({data: {arm: [asdict(f) for f in c] for arm, c in arms.items()} for data, arms in found.items()})
         )
     text = comparison(found)
     print(f"\n{provenance()}\n\n{text}")
-    plot(found, arguments.plot)
+    if path := arguments.plot or (PLOT if arguments.record else None):
+        plot(found, path)
     if arguments.record:
         words = (
             f"{arguments.trials} trials of {arguments.epochs} epochs, seeds {tasks[0].seed} to {tasks[-1].seed}, "
