@@ -5,7 +5,7 @@ that takes longer than training them. Within a cohort nothing is told, and only 
 constant liar counts as bad) move the fit. So a cohort is asked in a few blocks: one fit for each, which sees the blocks
 before it, and all draws of the block at once. A block of one is Optuna's own sampler, draw for draw (tested).
 
-It overrides `_sample` and reads `_rng`, which are private to Optuna 5: the test that compares both guards that.
+It overrides `_sample` and what that calls, which is private to Optuna 5: the test that compares both guards that.
 
 Source: J. Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011; the constant liar:
 D. Ginsbourger et al., "Kriging is well-suited to parallelize optimization", 2010; as in `optuna.samplers.TPESampler`.
@@ -26,7 +26,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import log_ndtr
 
-_SEEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+from studies.parzen import log_density
 
 
 class CohortTPESampler(TPESampler):
@@ -41,6 +41,8 @@ class CohortTPESampler(TPESampler):
         self._block = block
         self._draws: dict[tuple[str, ...], Iterator[dict[str, Any]]] = {}
         self._space: dict[str, BaseDistribution] | None = None
+        self._told: tuple[list[FrozenTrial], list[FrozenTrial]] | None = None
+        self._rows: dict[tuple[str, ...], dict[int, tuple[float, ...]]] = {}
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The space of the trials told; looked for once, since no trial is told while a cohort is asked."""
@@ -61,12 +63,20 @@ class CohortTPESampler(TPESampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> Iterator[dict[str, Any]]:
         """Fit to all other trials, and draw a block: of each `n_ei_candidates` candidates the best."""
-        trials = [t for t in study.get_trials(deepcopy=False, states=_SEEN) if t.number != trial.number]
-        gamma = default_gamma if len(study.directions) == 1 else default_gamma_multiobjective
-        n_told = sum(t.state != TrialState.RUNNING for t in trials)
-        below, above = _split_trials(study, trials, gamma(n_told))
+        below, above = self._told_trials(study)
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        liars = [t for t in running if t.number != trial.number]
+        above = sorted([*above, *liars], key=lambda t: t.number)
         with _fast_log_ndtr():
             return iter(self._drawn(study, search_space, below, above))
+
+    def _told_trials(self, study: Study) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+        """Good and bad ones; parted once, since no trial is told while a cohort is asked."""
+        if self._told is None:
+            told = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+            gamma = default_gamma if len(study.directions) == 1 else default_gamma_multiobjective
+            self._told = _split_trials(study, told, gamma(len(told)))
+        return self._told
 
     def _drawn(
         self,
@@ -79,12 +89,32 @@ class CohortTPESampler(TPESampler):
         good = self._build_parzen_estimator(study, search_space, below, handle_below=True)
         bad = self._build_parzen_estimator(study, search_space, above, handle_below=False)
         candidates = good.sample(self._rng.rng, self._block * self._n_ei_candidates)
-        gains = self._compute_acquisition_func(candidates, good, bad).reshape(self._block, -1)
+        gains = (log_density(good, candidates) - log_density(bad, candidates)).reshape(self._block, -1)
         best = gains.argmax(1) + np.arange(self._block) * self._n_ei_candidates
         return [
             {name: search_space[name].to_external_repr(values[i].item()) for name, values in candidates.items()}
             for i in best
         ]
+
+    def _get_internal_repr(
+        self, trials: list[FrozenTrial], search_space: dict[str, BaseDistribution], study: Study
+    ) -> dict[str, np.ndarray]:
+        """Values of the trials that have all these hyperparameters; a told trial's are looked up once."""
+        names = tuple(search_space)
+        rows = self._rows.setdefault(names, {})
+        found = []
+        for trial in trials:
+            row = rows.get(trial.number)
+            if row is None:
+                params = self._get_params(trial, study)
+                has_all = search_space.keys() <= params.keys()
+                row = tuple(d.to_internal_repr(params[name]) for name, d in search_space.items()) if has_all else ()
+                if trial.state != TrialState.RUNNING:
+                    rows[trial.number] = row
+            if row:
+                found.append(row)
+        values = np.array(found, dtype=float).reshape(len(found), len(names))
+        return {name: values[:, i] for i, name in enumerate(names)}
 
 
 @contextmanager

@@ -5,9 +5,11 @@ that holds only those, by a fresh sampler. So a study that was killed asks what 
 stored study (where `ask` would pop WAITING trials) is never asked.
 """
 
+import copy
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -16,16 +18,19 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 from optuna.storages import InMemoryStorage
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import qmc
 
 from studies.cohort_tpe import CohortTPESampler
+from studies.history import history
 from studies.records import COMPLETE, PRUNED, WAITING, Objective, Suggestion, TrialRecord, Value
 from studies.space import Hyperparameters, distributions, grid_points, shrink, suggest
 from studies.spec import StudySpec
 
 FITS_PER_COHORT = 8
 """How often TPE is fitted while a cohort is asked."""
+_SOME_TIME = datetime(2000, 1, 1)
+"""A told trial must have one; no sampler looks at it."""
 
 
 def build_sampler(spec: StudySpec, first_number: int, cohort: int) -> BaseSampler:
@@ -138,23 +143,41 @@ def asking_study(
     return study
 
 
-def frozen_trial(record: TrialRecord, spec: StudySpec, n_objectives: int) -> FrozenTrial:
+class _ToldTrial(FrozenTrial):
+    """A trial of an earlier cohort. Nobody changes it, so a storage need not copy all that it holds (which is slow)."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTrial:
+        """Optuna's storage numbers its copy anew; it may share the rest."""
+        return copy.copy(self)
+
+
+def frozen_trial(record: TrialRecord, known: Mapping[str, BaseDistribution], n_objectives: int) -> FrozenTrial:
     """A record as the sampler sees it.
 
     Only hyperparameters that were chosen count as Optuna's parameters. With several objectives a PRUNED trial keeps
     neither value nor intermediate values: TPE cannot rank them, and crashes on them.
+
+    Args:
+        record: Of an earlier cohort.
+        known: The distribution of every searched hyperparameter.
+        n_objectives: Of the study.
     """
-    known = distributions(spec)
     # A study that holds a WAITING trial hands it out again at the next ask; it is somebody's, as RUNNING ones are.
     state = TrialState.RUNNING if record.state == WAITING else TrialState[record.state]
     is_ranked = record.state == COMPLETE or (record.state == PRUNED and n_objectives == 1)
-    return create_trial(
+    return _ToldTrial(
+        number=-1,  # the storage's own
+        trial_id=-1,
         state=state,
         params={name: record.hyperparameters[name] for name in record.searched},
         distributions={name: known[name] for name in record.searched},
+        value=None,
         values=list(record.values) if is_ranked and record.values else None,
         intermediate_values=dict(record.rungs) if n_objectives == 1 else {},
+        user_attrs={},
         system_attrs=dict(record.system_attrs),
+        datetime_start=_SOME_TIME,
+        datetime_complete=_SOME_TIME if state.is_finished() else None,
     )
 
 
@@ -185,11 +208,13 @@ def ask_cohort(
         own = points[first_number : first_number + n]
         return [_grid_suggestion(first_number + i, point, spec) for i, point in enumerate(own)]
     earlier = sorted((r for r in records if r.number < first_number), key=lambda record: record.number)
-    finished = [frozen_trial(record, spec, len(objectives)) for record in earlier]
+    known = distributions(spec)
+    shown = history(spec.search.sampler, objectives, earlier)
+    finished = [frozen_trial(record, known, len(objectives)) for record in shown]
     sampler, storage = build_sampler(spec, first_number, n), InMemoryStorage()
     study = asking_study(spec, objectives, sampler, finished, storage)
     asked = [_ask(study, storage, spec, count_parameters) for _ in range(n)]
-    trials = study.get_trials(deepcopy=False)[len(finished) :]
+    trials = study.get_trials(deepcopy=False)[len(shown) :]
     return [
         # Of the trials' notes only NSGA-II's generations are read again.
         Suggestion(first_number + i, *one, trial.system_attrs if isinstance(sampler, NSGAIISampler) else {})

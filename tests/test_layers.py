@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 DOORS = {
-    "optuna": {"space", "cohort_tpe", "sampler", "pruner", "search", "storage", "rows", "schema"},
+    "optuna": {"space", "cohort_tpe", "parzen", "history", "sampler", "pruner", "search", "storage", "rows", "schema"},
     "sqlalchemy": {"database", "storage", "rows", "schema", "leases", "tracking", "doctor"},
     "mlflow": {"tracking", "server", "registry", "served_model", "best", "doctor"},
     "torch": {"cohort"},

@@ -14,6 +14,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from studies.history import history
 from studies.records import COMPLETE, FAIL, PRUNED, RUNNING, WAITING, Objective, Suggestion, TrialRecord, Value
 from studies.sampler import SobolSampler, ask_cohort, build_sampler, frozen_trial
 from studies.space import distributions, grid_points
@@ -339,7 +340,7 @@ def test_only_nsga2_notes_anything_with_its_trials() -> None:
 def test_a_record_shows_the_sampler_what_it_chose() -> None:
     spec = spec_for("tpe")
     record = told(ask(spec, [], 0)[0], 0)
-    trial = frozen_trial(record, spec, 1)
+    trial = frozen_trial(record, distributions(spec), 1)
 
     assert trial.state == TrialState.COMPLETE
     assert trial.values == list(record.values or ())
@@ -353,7 +354,7 @@ def test_a_pruned_record_keeps_its_rungs_with_one_objective_only() -> None:
     record = told(ask(spec, [], 0)[1], 0)
     assert record.state == PRUNED
 
-    one, two = frozen_trial(record, spec, 1), frozen_trial(record, spec, 2)
+    one, two = frozen_trial(record, distributions(spec), 1), frozen_trial(record, distributions(spec), 2)
     assert (one.value, one.intermediate_values) == (record.value, {5: record.rungs[5]})
     assert (two.values, two.intermediate_values) == (None, {})
 
@@ -362,5 +363,16 @@ def test_a_failed_record_has_no_value() -> None:
     spec = spec_for("tpe")
     record = told(ask(spec, [], 0)[7], 0)
 
-    trial = frozen_trial(record, spec, 1)
+    trial = frozen_trial(record, distributions(spec), 1)
     assert (trial.state, trial.values) == (TrialState.FAIL, None)
+
+
+def test_tpe_is_told_of_the_best_and_the_newest_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("studies.history.N_BEST", 8)
+    monkeypatch.setattr("studies.history.N_NEWEST", 2 * N)
+    spec = spec_for("tpe")
+    _, records = driven(spec, 6)
+    shown = history("tpe", ONE, records)
+
+    assert len(shown) == 8 + 2 * N
+    assert plain(ask(spec, records, 6)) == plain(ask(spec, shown, 6))
