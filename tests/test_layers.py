@@ -10,8 +10,31 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 DOORS = {
-    "optuna": {"space", "cohort_tpe", "sampler", "pruner", "search", "storage", "rows", "schema"},
-    "sqlalchemy": {"database", "storage", "rows", "schema", "leases", "tracking", "doctor"},
+    "optuna": {
+        "space",
+        "cohort_tpe",
+        "sampler",
+        "pruner",
+        "search",
+        "storage",
+        "trials",
+        "rows",
+        "schema",
+        "optuna_storage",
+    },
+    "sqlalchemy": {
+        "database",
+        "tables",
+        "migrations",
+        "storage",
+        "trials",
+        "rows",
+        "schema",
+        "leases",
+        "optuna_storage",
+        "tracking",
+        "doctor",
+    },
     "mlflow": {"tracking", "server", "registry", "served_model", "best", "doctor"},
     "torch": {"cohort"},
     "onnx": set(),
