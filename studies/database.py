@@ -160,7 +160,9 @@ def shown(engine: Engine) -> str:
 
 def address(engine: Engine) -> str:
     """The database's URL without secrets, from which it can be opened where the environment holds them."""
-    return engine.url.set(password=None).difference_update_query(_SECRETS).render_as_string()
+    url = engine.url.difference_update_query(_SECRETS)
+    open_url = URL.create(url.drivername, url.username, None, url.host, url.port, url.database, url.query)
+    return open_url.render_as_string()
 
 
 def lock_schema(connection: Connection) -> None:

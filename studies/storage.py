@@ -6,27 +6,34 @@ attributes, curves, checksums). `optuna.load_study` and every other Optuna tool 
 What a kill leaves behind is a whole cohort RUNNING, never half of one; `release` puts it back to WAITING.
 """
 
-import json
+import threading
+import time
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from typing import TypeVar
+from uuid import uuid4
 
 from optuna.distributions import BaseDistribution
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from sqlalchemy import Connection, and_, delete, func, insert, select, update
 
-from studies import records as r
-from studies import rows, trials
-from studies.database import lock_schema, reading, writing
-from studies.errors import UserError
-from studies.records import StudyFacts, Suggestion, TrialRecord, Winner
-from studies.rows import PARAM, STUDY, SYSTEM_ATTR, TRIAL
+from studies import leases, rows, trials
+from studies.catalogue import Catalogue
+from studies.database import reading, writing
+from studies.errors import DatabaseGone, LeaseLost, Overtaken, UserError
+from studies.records import Suggestion, TrialRecord
+from studies.rows import PARAM, SYSTEM_ATTR, TRIAL
 from studies.schema import open_database
-from studies.tables import COHORTS, RESULTS, STUDIES, WINNERS
+from studies.tables import COHORTS, LEASES, RESULTS, STUDIES
+
+_RETRY_AFTER_S = (0.5, 1.0, 2.0, 4.0)
+"""Pauses before a claim or a result is tried again, where the database went away."""
+_T = TypeVar("_T")
 
 
-class Storage:
+class Storage(Catalogue):
     """One study database. Safe to use from several threads; each call is one transaction."""
 
     def __init__(self, url: str) -> None:
@@ -35,72 +42,17 @@ class Storage:
         Raises:
             UserError: It cannot be read or written, is damaged, or of another version.
         """
+        super().__init__(open_database(url))
         self.url = url
-        self._engine = open_database(url)
         weakref.finalize(self, self._engine.dispose)
+        self._owner = leases.new_owner(self)
+        self._tokens: set[str] = set()
+        self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Give the connections back; what this object claimed and did not record is nobody's."""
+        leases.disown(self._owner)
         self._engine.dispose()
-
-    # ---- studies
-
-    def create_study(self, facts: StudyFacts) -> None:
-        """Store a new study, in Optuna's tables and ours.
-
-        Raises:
-            UserError: The name is taken.
-        """
-        with writing(self._engine) as connection:
-            lock_schema(connection)
-            if connection.execute(select(STUDY).where(STUDY.c.study_name == facts.name)).first():
-                raise UserError(f'a study named "{facts.name}" is in the database already, made by another program')
-            directions = [StudyDirection[o.direction.upper()] for o in facts.objectives]
-            study_id = trials.add_study(connection, facts.name, directions)
-            connection.execute(insert(STUDIES).values(study_id=study_id, spent_s=0.0, **rows.facts_row(facts)))
-
-    def facts(self, name: str) -> StudyFacts | None:
-        """What is fixed of a study; None if there is no such study of ours."""
-        query = select(STUDIES, STUDY.c.study_name).join(STUDY, STUDY.c.study_id == STUDIES.c.study_id)
-        with reading(self._engine) as connection:
-            row = connection.execute(query.where(STUDY.c.study_name == name)).first()
-            return None if row is None else rows.facts_of(row)
-
-    def names(self) -> list[str]:
-        """Names of all our studies, the newest first."""
-        query = select(STUDY.c.study_name).join(STUDIES, STUDY.c.study_id == STUDIES.c.study_id)
-        with reading(self._engine) as connection:
-            return list(connection.execute(query.order_by(STUDIES.c.created_at.desc())).scalars())
-
-    def store_spec(self, name: str, spec: Mapping[str, object]) -> None:
-        """Replace the stored spec (a raised budget)."""
-        with writing(self._engine) as connection:
-            values = {"spec_json": json.dumps(spec)}
-            study_id = trials.study_id(connection, name, is_locked=True)
-            connection.execute(update(STUDIES).where(STUDIES.c.study_id == study_id).values(values))
-
-    def spent_s(self, name: str) -> float:
-        """Seconds that the study's recorded cohorts took, in all its runs."""
-        with reading(self._engine) as connection:
-            study_id = trials.study_id(connection, name)
-            return float(
-                connection.execute(select(STUDIES.c.spent_s).where(STUDIES.c.study_id == study_id)).scalar_one()
-            )
-
-    def store_mirror(self, name: str, tracking_uri: str, experiment_id: str) -> None:
-        """Note where the study was mirrored last."""
-        with writing(self._engine) as connection:
-            own = update(STUDIES).where(STUDIES.c.study_id == trials.study_id(connection, name, is_locked=True))
-            connection.execute(own.values(tracking_uri=tracking_uri, experiment_id=experiment_id))
-
-    def mirror(self, name: str) -> tuple[str | None, str | None]:
-        """Tracking URI and experiment id of the study's latest mirror; None where there is none yet."""
-        with reading(self._engine) as connection:
-            own = STUDIES.c.study_id == trials.study_id(connection, name)
-            row = connection.execute(select(STUDIES.c.tracking_uri, STUDIES.c.experiment_id).where(own)).one()
-        return row.tracking_uri, row.experiment_id
-
-    # ---- trials
 
     def claim(
         self,
@@ -109,7 +61,7 @@ class Storage:
         n_parameters: Sequence[int],
         distributions: Mapping[str, BaseDistribution],
     ) -> int:
-        """Store a cohort's suggestions as RUNNING trials, whole or not at all.
+        """Store a cohort's suggestions as RUNNING trials, whole or not at all, and own them from now on.
 
         Args:
             name: The study.
@@ -121,62 +73,126 @@ class Storage:
             The id of the cohort, counting from 0 in the study.
 
         Raises:
+            Overtaken: Another worker of the study claimed these numbers.
             UserError: The numbers do not go on from the stored trials: another program wrote some.
         """
-        with writing(self._engine) as connection:
+        token = uuid4().hex
+
+        def write(connection: Connection, _is_again: bool) -> int:
             study = trials.study_id(connection, name, is_locked=True)
-            stored = connection.execute(select(func.count()).where(TRIAL.c.study_id == study)).scalar_one()
-            if stored != suggestions[0].number:
-                raise UserError(
-                    f'study "{name}" has {stored} trials, {suggestions[0].number} of them its own: it cannot go on '
-                    "with trials that another program added; delete those, or give the spec another name"
-                )
+            if (landed := leases.cohort_of(connection, token)) is not None:
+                return landed
+            _check_first(connection, study, name, suggestions[0].number)
             now = datetime.now(UTC)
             numbers = [s.number for s in suggestions]
             cohort = _new_cohort(connection, study, numbers, now)
             running = {"state": TrialState.RUNNING, "datetime_start": now.replace(tzinfo=None)}
             ids = trials.add(connection, study, numbers, running)
+            claimed = [
+                rows.claim_row(ids[s.number], s, n, cohort) | {"token": token}
+                for s, n in zip(suggestions, n_parameters, strict=True)
+            ]
             new = {
                 PARAM: rows.param_rows(suggestions, ids, distributions),
-                RESULTS: [
-                    rows.claim_row(ids[s.number], s, n, cohort) for s, n in zip(suggestions, n_parameters, strict=True)
-                ],
+                RESULTS: claimed,
                 SYSTEM_ATTR: rows.attr_rows({ids[s.number]: s.system_attrs for s in suggestions}),
             }
             trials.insert_rows(connection, new)
-        return cohort
+            leases.grant(connection, study, cohort, token, self._owner)
+            return cohort
+
+        return self._claimed(token, write)
 
     def take(self, name: str, numbers: Sequence[int]) -> int:
         """Claim WAITING trials of one cohort again; what a time budget left over of it becomes a cohort of its own.
 
         Returns:
             The id of their cohort.
+
+        Raises:
+            Overtaken: One of them does not wait any more.
         """
-        with writing(self._engine) as connection:
-            study_id = trials.study_id(connection, name)
-            ids = trials.ids_of(connection, study_id, numbers)
+        token = uuid4().hex
+
+        def write(connection: Connection, _is_again: bool) -> int:
+            study = trials.study_id(connection, name, is_locked=True)
+            if (landed := leases.cohort_of(connection, token)) is not None:
+                return landed
+            ids = trials.ids_of(connection, study, numbers)
             now = datetime.now(UTC)
+            waits = and_(TRIAL.c.trial_id.in_(ids.values()), TRIAL.c.state == TrialState.WAITING)
+            if connection.execute(select(func.count()).where(waits)).scalar_one() != len(ids):
+                raise Overtaken(f"of the trials {sorted(ids)} some do not wait any more")
             claimed = {"state": TrialState.RUNNING, "datetime_start": now.replace(tzinfo=None)}
             trials.move(connection, ids, TrialState.WAITING, claimed)
             own = RESULTS.c.trial_id.in_(ids.values())
             cohort: int = connection.execute(select(RESULTS.c.cohort).where(own)).scalars().first() or 0
-            in_cohort = and_(COHORTS.c.study_id == study_id, COHORTS.c.cohort == cohort)
+            in_cohort = and_(COHORTS.c.study_id == study, COHORTS.c.cohort == cohort)
             if connection.execute(select(COHORTS.c.n_trials).where(in_cohort)).scalar_one() != len(numbers):
-                cohort = _new_cohort(connection, study_id, numbers, now)
-                connection.execute(update(RESULTS).where(own).values(cohort=cohort))
-        return cohort
+                cohort = _new_cohort(connection, study, numbers, now)
+            connection.execute(update(RESULTS).where(own).values(cohort=cohort, token=token))
+            leases.grant(connection, study, cohort, token, self._owner)
+            return cohort
+
+        return self._claimed(token, write)
 
     def release(self, name: str) -> list[int]:
-        """Put every RUNNING trial of a study back to WAITING, with the same number and hyperparameters.
+        """Put RUNNING trials back to WAITING: those that this object claimed, and those of owners that are dead.
 
-        Only the study's driver may call this, while it trains nothing.
+        Call it while nothing is trained. Returns their numbers.
         """
-        with writing(self._engine) as connection:
+
+        def write(connection: Connection, _is_again: bool) -> list[int]:
             study = trials.study_id(connection, name, is_locked=True)
+            kept = leases.living(connection, study, self._owner)
             is_running = and_(TRIAL.c.study_id == study, TRIAL.c.state == TrialState.RUNNING)
-            running = connection.execute(select(TRIAL.c.trial_id, TRIAL.c.number).where(is_running)).all()
-            trials.put_back(connection, [row.trial_id for row in running])
-        return sorted(row.number for row in running)
+            query = select(TRIAL.c.trial_id, TRIAL.c.number, RESULTS.c.cohort)
+            found = connection.execute(query.join(RESULTS, RESULTS.c.trial_id == TRIAL.c.trial_id).where(is_running))
+            free = [row for row in found if row.cohort not in kept]
+            ids = [row.trial_id for row in free]
+            trials.put_back(connection, ids)
+            connection.execute(update(RESULTS).where(RESULTS.c.trial_id.in_(ids)).values(token=None))
+            ended = and_(LEASES.c.study_id == study, LEASES.c.cohort.not_in(kept))
+            connection.execute(delete(LEASES).where(ended))
+            return sorted(row.number for row in free)
+
+        with self._lock:
+            released = self._surely(write)
+            self._tokens.clear()
+        return released
+
+    def others(self, name: str) -> tuple[int, int]:
+        """How many cohorts of a study others train, and how many RUNNING trials are nobody's."""
+        with reading(self._engine) as connection:
+            study = trials.study_id(connection, name)
+            kept = leases.living(connection, study, self._owner)
+            is_running = and_(TRIAL.c.study_id == study, TRIAL.c.state == TrialState.RUNNING)
+            query = select(RESULTS.c.cohort, RESULTS.c.token)
+            found = connection.execute(query.join(TRIAL, RESULTS.c.trial_id == TRIAL.c.trial_id).where(is_running))
+            free = [row for row in found if row.cohort not in kept and row.token not in self._tokens]
+        return len(kept), len(free)
+
+    def renew(self) -> bool:
+        """Show that this object lives; returns whether all that it claimed is still its own."""
+        with self._lock:
+            tokens = frozenset(self._tokens)
+            if not tokens:
+                return True
+            with writing(self._engine) as connection:
+                held = leases.renew(connection, tokens)
+        return held == tokens
+
+    def asking(self, name: str) -> AbstractContextManager[None]:
+        """A context in which no other worker of the study asks."""
+        with reading(self._engine) as connection:
+            study = trials.study_id(connection, name)
+        return leases.asking(self._engine, study)
+
+    def leading(self, name: str) -> AbstractContextManager[Callable[[], bool]]:
+        """A context that gives a function: whether this driver is the one that mirrors the study."""
+        with reading(self._engine) as connection:
+            study = trials.study_id(connection, name)
+        return leases.leading(self._engine, study)
 
     def record(self, name: str, told: Sequence[TrialRecord], spent_s: float) -> None:
         """Store the results of a cohort's trials, whole or not at all.
@@ -187,13 +203,29 @@ class Storage:
             spent_s: Seconds that they took together; added to what the study has spent.
 
         Raises:
-            StudiesError: One of them is not RUNNING: its result is refused, not doubled.
+            LeaseLost: This object does not own them any more: the result is refused, not doubled.
+            StudiesError: One of them is not RUNNING: the result is refused too.
         """
-        with writing(self._engine) as connection:
+
+        def write(connection: Connection, is_again: bool) -> None:
             study = trials.study_id(connection, name, is_locked=True)
+            ids = trials.ids_of(connection, study, [t.number for t in told])
+            query = select(RESULTS.c.token, TRIAL.c.state).join(TRIAL, TRIAL.c.trial_id == RESULTS.c.trial_id)
+            found = connection.execute(query.where(RESULTS.c.trial_id.in_(ids.values()))).all()
+            tokens = {row.token for row in found}
+            if is_again and found and tokens <= self._tokens and all(row.state.is_finished() for row in found):
+                return  # it was committed, and the answer got lost
+            held = {token for token in tokens if token is not None and leases.cohort_of(connection, token) is not None}
+            is_finished = any(row.state.is_finished() for row in found)
+            if not is_finished and not (tokens == held and tokens <= self._tokens):
+                raise LeaseLost(f"the trials {sorted(ids)} were given to another process, and this result is refused")
             own = update(STUDIES).where(STUDIES.c.study_id == study)
             connection.execute(own.values(spent_s=STUDIES.c.spent_s + spent_s))
-            trials.finish(connection, trials.ids_of(connection, study, [t.number for t in told]), told)
+            trials.finish(connection, ids, told)
+            _end_finished(connection, tokens)
+
+        with self._lock:
+            self._surely(write)
 
     def records(
         self, name: str, numbers: Iterable[int] | None = None, *, has_curves: bool = False
@@ -202,67 +234,55 @@ class Storage:
         with reading(self._engine) as connection:
             return trials.read(connection, trials.study_id(connection, name), numbers, has_curves=has_curves)
 
+    def changes(self, name: str, numbers: Sequence[int], first: int) -> list[TrialRecord]:
+        """The trials named, and all from number `first` on, without curves."""
+        with reading(self._engine) as connection:
+            study = trials.study_id(connection, name)
+            return trials.read(connection, study, numbers, first=first, has_curves=False)
+
     def falsified(self, name: str) -> list[int]:
         """Numbers of the study's finished trials whose rows do not have their checksum, or that have none."""
         with reading(self._engine) as connection:
             return trials.falsified(connection, trials.study_id(connection, name))
 
-    def states(self, name: str) -> dict[str, int]:
-        """How many trials of a study are in each state, those in no trial left out."""
-        with reading(self._engine) as connection:
-            found = connection.execute(
-                select(TRIAL.c.state, func.count())
-                .where(TRIAL.c.study_id == trials.study_id(connection, name))
-                .group_by(TRIAL.c.state)
-            )
-            counts = {state.name: n for state, n in found}
-        return {state: counts[state] for state in r.STATES if state in counts}
+    def _claimed(self, token: str, write: Callable[[Connection, bool], int]) -> int:
+        with self._lock:
+            cohort = self._surely(write)
+            self._tokens.add(token)
+        return cohort
 
-    # ---- winners
-
-    def store_winner(self, name: str, winner: Winner, n_finished: int) -> None:
-        """Store the winner among `n_finished` trials; a trial that wins again replaces its earlier row."""
+    def _surely(self, write: Callable[[Connection, bool], _T]) -> _T:
+        """One transaction, tried again where the database went away: it is told then that it may have landed."""
+        for attempt, wait_s in enumerate(_RETRY_AFTER_S):
+            try:
+                with writing(self._engine) as connection:
+                    return write(connection, attempt > 0)
+            except DatabaseGone:
+                time.sleep(wait_s)
         with writing(self._engine) as connection:
-            study_id = trials.study_id(connection, name)
-            trial_id = trials.ids_of(connection, study_id, [winner.number])[winner.number]
-            connection.execute(delete(WINNERS).where(WINNERS.c.trial_id == trial_id))
-            connection.execute(
-                insert(WINNERS).values(
-                    study_id=study_id,
-                    trial_id=trial_id,
-                    created_at=datetime.now(UTC).timestamp(),
-                    n_finished=n_finished,
-                    val_metrics_json=json.dumps(dict(winner.val_metrics)),
-                    test_metrics_json=json.dumps(dict(winner.test_metrics)),
-                    export_dir=winner.export_dir,
-                    onnx_sha256=winner.onnx_sha256,
-                )
-            )
+            return write(connection, True)
 
-    def winner(self, name: str) -> tuple[Winner, int] | None:
-        """The latest winner, and among how many finished trials it won."""
-        with reading(self._engine) as connection:
-            row = connection.execute(
-                select(WINNERS, TRIAL.c.number)
-                .join(TRIAL, TRIAL.c.trial_id == WINNERS.c.trial_id)
-                .where(WINNERS.c.study_id == trials.study_id(connection, name))
-                .order_by(WINNERS.c.created_at.desc())
-            ).first()
-            if row is None:
-                return None
-            val_metrics, test_metrics = json.loads(row.val_metrics_json), json.loads(row.test_metrics_json)
-        trial = self.records(name, [row.number])[0]
-        winner = Winner(
-            number=row.number,
-            values=trial.values or (),
-            hyperparameters=trial.hyperparameters,
-            n_parameters=trial.n_parameters,
-            export_dir=row.export_dir,
-            onnx_sha256=row.onnx_sha256,
-            val_metrics=val_metrics,
-            test_metrics=test_metrics,
-        )
-        return winner, row.n_finished
+
+def _check_first(connection: Connection, study: int, name: str, first: int) -> None:
+    """Whether a study's numbers go on from its stored trials."""
+    stored = connection.execute(select(func.count()).where(TRIAL.c.study_id == study)).scalar_one()
+    if stored == first:
+        return
+    ours = select(func.count()).select_from(TRIAL).join(RESULTS, RESULTS.c.trial_id == TRIAL.c.trial_id)
+    n_ours = connection.execute(ours.where(TRIAL.c.study_id == study)).scalar_one()
+    if n_ours == stored > first:
+        raise Overtaken(f"trial {first} of study {name} was claimed by another worker")
+    raise UserError(
+        f'study "{name}" has {stored} trials, {min(n_ours, first)} of them its own: it cannot go on '
+        "with trials that another program added; delete those, or give the spec another name"
+    )
+
+
+def _end_finished(connection: Connection, tokens: Collection[str]) -> None:
+    """End the leases of cohorts of which nothing is RUNNING any more."""
+    query = select(RESULTS.c.token).join(TRIAL, TRIAL.c.trial_id == RESULTS.c.trial_id).distinct()
+    is_running = and_(RESULTS.c.token.in_(tokens), TRIAL.c.state == TrialState.RUNNING)
+    leases.end(connection, set(tokens) - set(connection.execute(query.where(is_running)).scalars()))
 
 
 def _new_cohort(connection: Connection, study_id: int, numbers: Sequence[int], now: datetime) -> int:

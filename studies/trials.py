@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
-from sqlalchemy import Connection, Table, and_, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Table, and_, bindparam, delete, insert, or_, select, update
 
 from studies import records as r
 from studies import rows
@@ -185,11 +185,14 @@ def falsified(connection: Connection, study: int) -> list[int]:
     return wrong
 
 
-def read(connection: Connection, study: int, numbers: Iterable[int] | None, *, has_curves: bool) -> list[TrialRecord]:
-    """Trials of a study in order of number; all of them, or those named."""
+def read(
+    connection: Connection, study: int, numbers: Iterable[int] | None, *, first: int | None = None, has_curves: bool
+) -> list[TrialRecord]:
+    """Trials of a study in order of number; all of them, or those named and those from `first` on."""
     chosen = TRIAL.c.study_id == study
     if numbers is not None:
-        chosen = and_(chosen, TRIAL.c.number.in_(list(numbers)))
+        named = TRIAL.c.number.in_(list(numbers))
+        chosen = and_(chosen, named if first is None else or_(named, TRIAL.c.number >= first))
     found = connection.execute(
         select(TRIAL.c.number, TRIAL.c.state, RESULTS)
         .join(RESULTS, RESULTS.c.trial_id == TRIAL.c.trial_id)

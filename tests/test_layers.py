@@ -20,6 +20,7 @@ DOORS = {
         "trials",
         "rows",
         "schema",
+        "catalogue",
         "optuna_storage",
     },
     "sqlalchemy": {
@@ -30,6 +31,7 @@ DOORS = {
         "trials",
         "rows",
         "schema",
+        "catalogue",
         "leases",
         "optuna_storage",
         "tracking",
