@@ -38,11 +38,17 @@ def run(
     timeout: Annotated[float | None, typer.Option(min=0, help="Seconds after which this run trains no more.")] = None,
     data: Annotated[Path | None, typer.Option(help="A CSV file, in place of a spec.")] = None,
     target: Annotated[str | None, typer.Option(help="Its target column.")] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, max=256, help="Processes that train, a cohort each; they share the cores.")
+    ] = 1,
 ) -> None:
     """Run a study, or go on with it: search, record, mirror, export."""
+    if workers > 1:
+        # Read when torch is imported, here and in the workers: a trial's bits depend on its threads.
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _n_cores() // workers)))
     from studies import commands
 
-    commands.run(commands.Request(spec, trials, timeout, data, target))
+    commands.run(commands.Request(spec, trials, timeout, data, target, workers))
 
 
 @app.command("list", epilog="Example: studies list")
@@ -163,6 +169,11 @@ def main() -> None:
             sys.exit(141)
         place = f"{error.filename}: " if error.filename else ""
         _fail(f"{place}{error.strerror or error}", 1)
+
+
+def _n_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -26,6 +26,7 @@ class Request:
     timeout_s: float | None
     data: Path | None
     target: str | None
+    workers: int = 1
 
 
 def run(request: Request) -> None:
@@ -36,7 +37,7 @@ def run(request: Request) -> None:
     spec = _granted(_find(request, storage), request.trials, storage)
     for warning in spec.warnings():
         display.note(f"warning: {warning}")
-    study = Run(spec, home, storage, display)
+    study = Run(spec, home, storage, display, n_workers=request.workers)
     display.note(study.plan())
     limits = [request.timeout_s] if request.timeout_s is not None else []
     if spec.budget.seconds is not None:

@@ -1,166 +1,53 @@
-"""Engines, transactions, our own tables and their numbered migrations, beside Optuna's schema in one database.
+"""Engines and transactions of the study database: SQLite in a file, or PostgreSQL.
 
-Optuna's tables (`studies`, `trials`, ...) are the truth that every Optuna tool reads; ours (`dlcore_*`) hold what that
-schema has no column for. Writing is done a cohort to a transaction, so SQLite's rollback journal with
-synchronous=FULL costs nothing that matters; WAL stays off (SQLite before 3.51.3 can corrupt the file when it resets
-the log, https://sqlite.org/wal.html#walresetbug).
+Writing is done a cohort to a transaction, so SQLite's rollback journal with synchronous=FULL costs nothing that
+matters; WAL stays off (SQLite before 3.51.3 can corrupt the file when it resets the log,
+https://sqlite.org/wal.html#walresetbug). What a transaction reads stays true until it commits: on SQLite since it
+takes the only write lock at its start, on PostgreSQL for whoever locks the study's row first, as every writer of ours
+and Optuna's own does. No message shows a password.
 """
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import (
-    BigInteger,
-    Column,
     Connection,
-    Double,
     Engine,
-    Integer,
-    MetaData,
-    Table,
-    Text,
     create_engine,
     event,
+    extract,
+    func,
     select,
-    text,
 )
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from studies.errors import StudiesError, UserError
+from studies.errors import DatabaseGone, StudiesError, UserError
 
-_metadata = MetaData()
-
-STUDIES = Table(
-    "dlcore_studies",
-    _metadata,
-    Column("study_id", Integer, primary_key=True),
-    Column("uuid", Text),
-    Column("created_at", Double),
-    Column("spec_json", Text),
-    Column("objectives_json", Text),
-    Column("task", Text),
-    Column("curve_metric", Text),
-    Column("cohort_size", Integer),
-    Column("n_features", Integer),
-    Column("n_outputs", Integer),
-    Column("data_name", Text),
-    Column("data_fingerprint", Text),
-    Column("environment_json", Text),
-    Column("spent_s", Double),
-    Column("tracking_uri", Text),
-    Column("experiment_id", Text),
-)
-COHORTS = Table(
-    "dlcore_cohorts",
-    _metadata,
-    Column("study_id", Integer, primary_key=True),
-    Column("cohort", Integer, primary_key=True),
-    Column("first_number", Integer),
-    Column("n_trials", Integer),
-    Column("claimed_at", Double),
-)
-RESULTS = Table(
-    "dlcore_results",
-    _metadata,
-    Column("trial_id", Integer, primary_key=True),
-    Column("cohort", Integer),
-    Column("hyperparameters_json", Text),
-    Column("n_parameters", BigInteger),
-    Column("reason", Text),
-    Column("best_epoch", Integer),
-    Column("best_val_loss", Double),
-    Column("started_at", Double),
-    Column("finished_at", Double),
-    Column("duration_s", Double),
-    Column("samples_per_s", Double),
-    Column("engine", Text),
-    Column("population_size", Integer),
-    Column("device", Text),
-    Column("peak_memory_bytes", BigInteger),
-)
-CURVES = Table(
-    "dlcore_curves",
-    _metadata,
-    Column("trial_id", Integer, primary_key=True),
-    Column("epoch", Integer, primary_key=True),
-    Column("train_loss", Double),
-    Column("val_loss", Double),
-    Column("val_metric", Double),
-    Column("learning_rate", Double),
-    Column("finished_at", Double),
-)
-WINNERS = Table(
-    "dlcore_winners",
-    _metadata,
-    Column("study_id", Integer, primary_key=True),
-    Column("trial_id", Integer, primary_key=True),
-    Column("created_at", Double),
-    Column("n_finished", Integer),
-    Column("val_metrics_json", Text),
-    Column("test_metrics_json", Text),
-    Column("export_dir", Text),
-    Column("onnx_sha256", Text),
-)
-MIGRATIONS = Table(
-    "dlcore_migrations",
-    _metadata,
-    Column("version", Integer, primary_key=True),
-    Column("applied_at", Double),
-)
-
-
-def _create_tables(connection: Connection) -> None:
-    """Version 1. DDL is written out, not derived from the tables above, which may move on."""
-    statements = (
-        """CREATE TABLE dlcore_studies (
-            study_id INTEGER PRIMARY KEY REFERENCES studies (study_id) ON DELETE CASCADE,
-            uuid TEXT NOT NULL UNIQUE, created_at DOUBLE PRECISION NOT NULL, spec_json TEXT NOT NULL,
-            objectives_json TEXT NOT NULL, task TEXT NOT NULL, curve_metric TEXT NOT NULL,
-            cohort_size INTEGER NOT NULL, n_features INTEGER NOT NULL, n_outputs INTEGER NOT NULL,
-            data_name TEXT NOT NULL, data_fingerprint TEXT NOT NULL, environment_json TEXT NOT NULL,
-            spent_s DOUBLE PRECISION NOT NULL, tracking_uri TEXT, experiment_id TEXT)""",
-        """CREATE TABLE dlcore_cohorts (
-            study_id INTEGER NOT NULL REFERENCES studies (study_id) ON DELETE CASCADE,
-            cohort INTEGER NOT NULL, first_number INTEGER NOT NULL, n_trials INTEGER NOT NULL,
-            claimed_at DOUBLE PRECISION NOT NULL, PRIMARY KEY (study_id, cohort))""",
-        """CREATE TABLE dlcore_results (
-            trial_id INTEGER PRIMARY KEY REFERENCES trials (trial_id) ON DELETE CASCADE,
-            cohort INTEGER NOT NULL, hyperparameters_json TEXT NOT NULL, n_parameters BIGINT NOT NULL,
-            reason TEXT, best_epoch INTEGER, best_val_loss DOUBLE PRECISION,
-            started_at DOUBLE PRECISION, finished_at DOUBLE PRECISION,
-            duration_s DOUBLE PRECISION, samples_per_s DOUBLE PRECISION, engine TEXT, population_size INTEGER,
-            device TEXT, peak_memory_bytes BIGINT)""",
-        """CREATE TABLE dlcore_curves (
-            trial_id INTEGER NOT NULL REFERENCES trials (trial_id) ON DELETE CASCADE, epoch INTEGER NOT NULL,
-            train_loss DOUBLE PRECISION, val_loss DOUBLE PRECISION, val_metric DOUBLE PRECISION,
-            learning_rate DOUBLE PRECISION NOT NULL, finished_at DOUBLE PRECISION NOT NULL,
-            PRIMARY KEY (trial_id, epoch))""",
-        """CREATE TABLE dlcore_winners (
-            study_id INTEGER NOT NULL REFERENCES studies (study_id) ON DELETE CASCADE,
-            trial_id INTEGER NOT NULL REFERENCES trials (trial_id) ON DELETE CASCADE,
-            created_at DOUBLE PRECISION NOT NULL, n_finished INTEGER NOT NULL, val_metrics_json TEXT NOT NULL,
-            test_metrics_json TEXT NOT NULL, export_dir TEXT NOT NULL, onnx_sha256 TEXT NOT NULL,
-            PRIMARY KEY (study_id, trial_id))""",
-    )
-    for statement in statements:
-        connection.execute(text(statement))
-
-
-_MIGRATIONS = (_create_tables,)
-"""Migration n brings the tables from version n to n + 1."""
+_SCHEMA_LOCK = 0x646C636F7265
+"""Key of the advisory lock under which PostgreSQL's tables are made or changed: "dlcore"."""
+_GONE = ("OperationalError", "AdminShutdown", "CrashShutdown", "CannotConnectNow")
+_SECRETS = ("password", "passfile", "sslpassword", "sslkey")
 
 
 def open_engine(url: str) -> Engine:
     """An engine whose connections keep foreign keys, wait for locks, and flush what they commit.
 
     Raises:
-        UserError: The file is no SQLite database, or is damaged.
+        UserError: The database cannot be reached or read, is damaged, or does not keep what it commits.
     """
+    try:
+        parsed = make_url(url)
+        return _open_sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _open_postgresql(parsed)
+    except (ArgumentError, ValueError, NoSuchModuleError):
+        pass  # their texts may hold the password
+    raise UserError("STUDIES_DB must be sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE")
+
+
+def _open_sqlite(url: URL) -> Engine:
     engine = create_engine(url, connect_args={"timeout": 20.0})
 
     @event.listens_for(engine, "connect")
@@ -176,29 +63,55 @@ def open_engine(url: str) -> Engine:
         is_writing = connection.get_execution_options().get("dlcore_writing", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
 
-    path = make_url(url).database
     try:
         with engine.connect() as connection:
             found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
-    except DatabaseError as error:
-        raise UserError(f"the study database {path} cannot be read: {error.orig}") from error
+    except DBAPIError as error:
+        raise UserError(f"the study database {url.database} cannot be read: {error.orig}") from error
     if found != "ok":
-        raise UserError(f"the study database {path} is damaged ({found}); restore it from a copy, or move it away")
+        raise UserError(
+            f"the study database {url.database} is damaged ({found}); restore it from a copy, or move it away"
+        )
+    return engine
+
+
+def _open_postgresql(url: URL) -> Engine:
+    own = "-c timezone=UTC -c statement_timeout=30000 -c synchronous_commit=on"
+    given = url.query.get("options", "")
+    arguments = {
+        "connect_timeout": int(str(url.query.get("connect_timeout", "5"))),
+        "options": f"{given if isinstance(given, str) else ' '.join(given)} {own}".strip(),
+        "application_name": "dlcore",
+        "tcp_user_timeout": 30_000,
+    }
+    url = url.difference_update_query(["options", "connect_timeout"])
+    try:
+        engine = create_engine(url, connect_args=arguments, pool_pre_ping=True)
+    except ImportError as error:
+        raise UserError("a study database in PostgreSQL needs psycopg: pip install 'dlcore[postgres]'") from error
+    try:
+        with engine.connect() as connection:
+            for setting in ("fsync", "full_page_writes"):
+                if connection.exec_driver_sql(f"SHOW {setting}").scalar() != "on":
+                    raise UserError(f"{shown(engine)} must keep what it commits, and its {setting} is off; turn it on")
+    except DBAPIError as error:
+        raise UserError(f"the study database {shown(engine)} cannot be reached: {said(engine, error)}") from None
     return engine
 
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """One transaction that takes the write lock at its start, so that what it reads stays true until it commits.
+    """One transaction; on SQLite it takes the write lock at its start.
 
     Raises:
+        DatabaseGone: The database went away: whether the transaction was committed is unknown.
         StudiesError: The database cannot be written (a full disk, a lock that is never freed): nothing was.
     """
     try:
         with engine.connect().execution_options(dlcore_writing=True) as connection, connection.begin():
             yield connection
-    except DatabaseError as error:
-        raise StudiesError(f"the study database {engine.url.database} cannot be written: {error.orig}") from error
+    except DBAPIError as error:
+        raise _error(engine, error, "written") from error.orig
 
 
 @contextmanager
@@ -210,43 +123,69 @@ def reading(engine: Engine) -> Iterator[Connection]:
     """
     try:
         with engine.connect() as connection:
+            if not is_sqlite(connection):
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             yield connection
-    except DatabaseError as error:
-        raise StudiesError(f"the study database {engine.url.database} cannot be read: {error.orig}") from error
+    except DBAPIError as error:
+        raise _error(engine, error, "read") from error.orig
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         what = f"{type(error).__name__}: {error}"
-        raise StudiesError(f"{engine.url.database} holds a damaged row ({what}); restore it from a copy") from error
+        raise StudiesError(f"{shown(engine)} holds a damaged row ({what}); restore it from a copy") from error
 
 
-def migrate(engine: Engine) -> None:
-    """Bring our tables to the newest version, each step in one transaction with its record.
+def _error(engine: Engine, error: DBAPIError, what: str) -> StudiesError:
+    text = f"the study database {shown(engine)} cannot be {what}: {said(engine, error)}"
+    # A connection that cannot be made leaves nothing invalid behind, but is as gone as one that breaks.
+    is_gone = error.connection_invalidated or (
+        engine.dialect.name == "postgresql" and type(error.orig).__name__ in _GONE
+    )
+    return DatabaseGone(text) if is_gone else StudiesError(text)
 
-    Raises:
-        UserError: The database was written by a newer version of this program.
-    """
-    with writing(engine) as connection:
-        connection.execute(
-            text(
-                "CREATE TABLE IF NOT EXISTS dlcore_migrations "
-                "(version INTEGER PRIMARY KEY, applied_at DOUBLE PRECISION NOT NULL)"
-            )
-        )
-        applied = connection.execute(select(MIGRATIONS.c.version)).scalars().all()
-    version = max(applied, default=0)
-    if version > len(_MIGRATIONS):
-        raise UserError(
-            f"the study database is of version {version}, this program knows versions up to {len(_MIGRATIONS)}; "
-            "install a newer dlcore"
-        )
-    for number, step in enumerate(_MIGRATIONS[version:], start=version + 1):
-        with writing(engine) as connection:
-            if connection.execute(select(MIGRATIONS).where(MIGRATIONS.c.version == number)).first():
-                continue  # another process was faster
-            step(connection)
-            connection.execute(MIGRATIONS.insert().values(version=number, applied_at=time.time()))
+
+def said(engine: Engine, error: DBAPIError) -> str:
+    """What the database said, in one line, without the password."""
+    line = " ".join(str(error.orig).split())
+    secrets = [engine.url.password, *(engine.url.query.get(name) for name in _SECRETS)]
+    for secret in secrets:
+        line = line.replace(str(secret), "***") if secret else line
+    return line
+
+
+def shown(engine: Engine) -> str:
+    """The database's name as it may be shown: a file, or an address without secrets."""
+    if engine.dialect.name == "sqlite":
+        return str(engine.url.database)
+    return engine.url.difference_update_query(_SECRETS).render_as_string(hide_password=True)
+
+
+def address(engine: Engine) -> str:
+    """The database's URL without secrets, from which it can be opened where the environment holds them."""
+    url = engine.url.difference_update_query(_SECRETS)
+    open_url = URL.create(url.drivername, url.username, None, url.host, url.port, url.database, url.query)
+    return open_url.render_as_string()
+
+
+def lock_schema(connection: Connection) -> None:
+    """Let nobody else make or change tables until this transaction ends; SQLite's write lock does that already."""
+    if not is_sqlite(connection):
+        connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+
+
+def now(connection: Connection) -> float:
+    """The database's clock: seconds since 1970, UTC."""
+    if is_sqlite(connection):
+        return float(connection.exec_driver_sql("SELECT (julianday('now') - 2440587.5) * 86400.0").scalar_one())
+    return float(connection.execute(select(extract("epoch", func.clock_timestamp()))).scalar_one())
+
+
+def is_sqlite(connection: Connection) -> bool:
+    """Whether the database is SQLite; else it is PostgreSQL."""
+    return connection.dialect.name == "sqlite"
 
 
 def database_file(url: str) -> Path | None:
-    """The file behind an SQLite URL; None for a database in memory."""
+    """The file behind an SQLite URL; None for a database in memory, or on a server."""
+    if not url.startswith("sqlite:"):
+        return None
     name = make_url(url).database
     return Path(name) if name and name != ":memory:" else None

@@ -5,7 +5,10 @@ StudiesError
 │   ├── SpecError        2   a spec with mistakes, all of them listed
 │   ├── SpecChanged      2   a spec that differs from the stored one of the same name
 │   └── StudyBusy        2   another process drives this study now
-└── StudyFailed          1   the study ran, and has no result to give
+├── StudyFailed          1   the study ran, and has no result to give
+├── DatabaseGone         1   the study database went away; what was recorded is there when it is back
+├── LeaseLost            1   somebody else trains these trials now; the late result is refused
+└── Overtaken            -   another worker was faster; ask again
 TrackingError            -   the mirror could not be written; never ends a study
 
 A trial that fails is no error: it is a record with state FAIL and a reason.
@@ -40,6 +43,18 @@ class StudyFailed(StudiesError):
     """The study ran, and has no result to give."""
 
     exit_code = 1
+
+
+class DatabaseGone(StudiesError):
+    """The study database went away: whether the last transaction was committed is unknown."""
+
+
+class LeaseLost(StudiesError):
+    """Somebody else trains these trials now: a late result is refused, not doubled."""
+
+
+class Overtaken(StudiesError):
+    """Another worker claimed these trials first; nothing was written."""
 
 
 class TrackingError(Exception):

@@ -21,7 +21,7 @@ class Home:
 
     root: Path
     database_url: str
-    """SQLAlchemy URL of the study database."""
+    """SQLAlchemy URL of the study database; it may hold a password."""
     tracking_uri: str | None
     """A tracking server that the user names; None is the one that belongs to this home."""
 
@@ -55,10 +55,15 @@ def open_home() -> Home:
             "Set STUDIES_HOME to another folder."
         ) from error
     url = os.environ.get("STUDIES_DB") or f"sqlite:///{root / 'studies.db'}"
-    if not url.startswith("sqlite:///"):
-        scheme = url.split(":", 1)[0]
-        raise UserError(f"STUDIES_DB must be an SQLite URL (sqlite:///file.db); {scheme} is not supported yet")
-    if not url.removeprefix("sqlite:///") or "?" in url or ":memory:" in url:
+    if url.startswith(("postgresql://", "postgresql+psycopg://")):
+        url = "postgresql+psycopg://" + url.partition("://")[2]
+    elif not url.startswith("sqlite:///"):
+        scheme = url.partition(":")[0] if "://" in url else "no address"
+        raise UserError(
+            "STUDIES_DB must be an SQLite file (sqlite:///file.db) or a PostgreSQL database "
+            f"(postgresql+psycopg://user@host/name); got {scheme}"
+        )
+    elif not url.removeprefix("sqlite:///") or "?" in url or ":memory:" in url:
         raise UserError(f"STUDIES_DB must name a file, without options (sqlite:///file.db); got {url}")
     return Home(root, url, _tracking_uri())
 
@@ -86,11 +91,14 @@ def without_password(uri: str) -> str:
 
 @contextmanager
 def drive(home: Home, study: str) -> Iterator[None]:
-    """Hold the lock that makes this process the only driver of a study; the kernel frees it when we die.
+    """Hold the lock that makes this process the only driver of a study in SQLite; the kernel frees it when we die.
 
     Raises:
         StudyBusy: Another process holds it.
     """
+    if not home.database_url.startswith("sqlite:"):
+        yield  # several processes may drive a study: each claims its own cohorts
+        return
     # Beside the database, which two homes may share.
     folder = Path(home.database_url.removeprefix("sqlite:///")).absolute().resolve().parent / "locks"
     folder.mkdir(mode=0o700, exist_ok=True)

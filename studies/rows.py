@@ -13,22 +13,26 @@ from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages._rdb import models
 from sqlalchemy import Row, Table
 
-from studies.database import RESULTS
 from studies.records import EpochRecord, Objective, StudyFacts, Suggestion, TrialRecord
+from studies.tables import RESULTS
 
 
 def _table(model: type[Any]) -> Table:
     return cast(Table, model.__table__)
 
 
+VERSION = _table(models.VersionInfoModel)
 STUDY = _table(models.StudyModel)
 DIRECTION = _table(models.StudyDirectionModel)
+STUDY_USER_ATTR = _table(models.StudyUserAttributeModel)
+STUDY_SYSTEM_ATTR = _table(models.StudySystemAttributeModel)
 TRIAL = _table(models.TrialModel)
 PARAM = _table(models.TrialParamModel)
 VALUE = _table(models.TrialValueModel)
 RUNG = _table(models.TrialIntermediateValueModel)
 USER_ATTR = _table(models.TrialUserAttributeModel)
 SYSTEM_ATTR = _table(models.TrialSystemAttributeModel)
+HEARTBEAT = _table(models.TrialHeartbeatModel)
 
 AnyRow = Row[Any]
 Values = dict[str, object]
@@ -44,7 +48,8 @@ _FACT_COLUMNS = (
     "data_name",
     "data_fingerprint",
 )
-_RESULT_COLUMNS = tuple(c.name for c in RESULTS.c if c.name not in ("trial_id", "hyperparameters_json"))
+_NOT_IN_RECORDS = ("trial_id", "hyperparameters_json", "searched_json", "token", "sha256")
+_RESULT_COLUMNS = tuple(c.name for c in RESULTS.c if c.name not in _NOT_IN_RECORDS)
 
 
 def facts_row(facts: StudyFacts) -> Values:
@@ -93,19 +98,19 @@ def attr_rows(owners: Mapping[int, Mapping[str, object]]) -> list[Values]:
     ]
 
 
-def value_rows(trial_id: int, trial: TrialRecord) -> list[Values]:
+def values_of(trial_id: int, values: Sequence[float]) -> list[Values]:
     """A trial's values, one row per objective."""
-    rows = []
-    for objective, value in enumerate(trial.values or ()):
+    found = []
+    for objective, value in enumerate(values):
         stored, kind = models.TrialValueModel.value_to_stored_repr(value)
-        rows.append({"trial_id": trial_id, "objective": objective, "value": stored, "value_type": kind})
-    return cast(list[Values], rows)
+        found.append({"trial_id": trial_id, "objective": objective, "value": stored, "value_type": kind})
+    return cast(list[Values], found)
 
 
-def rung_rows(trial_id: int, trial: TrialRecord) -> list[Values]:
+def rungs_of(trial_id: int, rungs: Mapping[int, float]) -> list[Values]:
     """A trial's values at rungs, as Optuna's intermediate values."""
-    rows = []
-    for step, value in trial.rungs.items():
+    found = []
+    for step, value in rungs.items():
         stored, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
         row = {
             "trial_id": trial_id,
@@ -113,8 +118,8 @@ def rung_rows(trial_id: int, trial: TrialRecord) -> list[Values]:
             "intermediate_value": stored,
             "intermediate_value_type": kind,
         }
-        rows.append(row)
-    return cast(list[Values], rows)
+        found.append(row)
+    return cast(list[Values], found)
 
 
 def curve_rows(trial_id: int, trial: TrialRecord) -> list[Values]:
@@ -143,6 +148,17 @@ def user_attrs(trial: TrialRecord) -> Values:
     return attrs
 
 
+def claim_row(trial_id: int, suggestion: Suggestion, n_parameters: int, cohort: int) -> Values:
+    """A claimed trial's columns of `dlcore_results`."""
+    return {
+        "trial_id": trial_id,
+        "cohort": cohort,
+        "hyperparameters_json": json.dumps(dict(suggestion.hyperparameters)),
+        "searched_json": json.dumps(suggestion.searched),
+        "n_parameters": n_parameters,
+    }
+
+
 def result_row(trial: TrialRecord) -> Values:
     """A trial's columns of `dlcore_results`."""
     return {column: getattr(trial, column) for column in _RESULT_COLUMNS}
@@ -153,11 +169,15 @@ def trial_of(row: AnyRow, related: Mapping[Table, Sequence[AnyRow]], curve: Sequ
 
     Args:
         row: number, state, and the columns of `dlcore_results`.
-        related: Its rows of `PARAM`, `VALUE`, `RUNG` and `SYSTEM_ATTR`.
+        related: Its rows of `VALUE`, `RUNG` and `SYSTEM_ATTR`; of `PARAM` where it is of version 1.
         curve: Its rows of `dlcore_curves`.
     """
     hyperparameters = json.loads(row.hyperparameters_json)
-    searched = {p.param_name for p in related[PARAM]}
+    if row.searched_json is None:
+        names = {p.param_name for p in related[PARAM]}
+        searched = tuple(name for name in hyperparameters if name in names)
+    else:
+        searched = tuple(json.loads(row.searched_json))
     values = {v.objective: models.TrialValueModel.stored_repr_to_value(v.value, v.value_type) for v in related[VALUE]}
     to_rung = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
     rungs = {v.step: to_rung(v.intermediate_value, v.intermediate_value_type) for v in related[RUNG]}
@@ -165,7 +185,7 @@ def trial_of(row: AnyRow, related: Mapping[Table, Sequence[AnyRow]], curve: Sequ
         state=row.state.name,
         number=row.number,
         hyperparameters=hyperparameters,
-        searched=tuple(name for name in hyperparameters if name in searched),
+        searched=searched,
         values=tuple(value for _, value in sorted(values.items())) or None,
         rungs=dict(sorted(rungs.items())),
         curve=tuple(_epoch_of(e) for e in curve),

@@ -15,21 +15,24 @@ from dlcore.data import load_splits
 from dlcore.tasks import curve_metric
 from studies import best, server
 from studies.cohort import Trainer
+from studies.crew import Crew
 from studies.display import Display, Tally, study_page
-from studies.errors import SpecChanged, UserError
+from studies.errors import SpecChanged, StudiesError, UserError
 from studies.home import Home, drive
 from studies.provenance import changed
-from studies.records import FINISHED_STATES, EpochDone, Objective, StudyFacts, TrialRecord
-from studies.search import Search
+from studies.records import FINISHED_STATES, EpochDone, EpochRecord, Objective, StudyFacts, TrialRecord
+from studies.search import Cohort, Search
 from studies.space import check_smallest
 from studies.spec import StudySpec, cohort_size, differences, resolved_objectives
 from studies.storage import Storage
 from studies.tracking import Mirror
+from studies.work import train_all
 
 _FREE_BYTES = 100 * 2**20
 """Room that the home's disk must have before a study starts: its databases, artifacts and export."""
 _PATIENCE_S = 5.0
 """How long the end of a run waits for a tracking server that does not answer."""
+_TIME_IS_UP = "the time is up; trials that it cut are PRUNED, and the same command goes on when it is granted more"
 _SLOW_ROUNDS = 12
 """How often it waits so long for a server that starts, or for a registration."""
 
@@ -54,14 +57,16 @@ class Outcome:
 class Run:
     """One study, driven by this process."""
 
-    def __init__(self, spec: StudySpec, home: Home, storage: Storage, display: Display) -> None:
+    def __init__(self, spec: StudySpec, home: Home, storage: Storage, display: Display, *, n_workers: int = 1) -> None:
         """Load the data and check all that can fail early; nothing is written yet.
+
+        With several workers this process trains nothing itself but the winner.
 
         Raises:
             DlcoreError: The data cannot be read, or the device is not there.
             UserError: The spec differs from the stored one, its metric does not fit the task, the disk is full.
         """
-        self.home, self.storage, self.display = home, storage, display
+        self.home, self.storage, self.display, self.n_workers = home, storage, display, n_workers
         free = shutil.disk_usage(home.root).free
         if free < _FREE_BYTES:
             raise UserError(f"{home.root} must have {_FREE_BYTES // 2**20} MB free; it has {free // 2**20} MB")
@@ -113,23 +118,42 @@ class Run:
         started = time.monotonic()
         with drive(self.home, self.facts.name):
             if self._is_new:
-                self.storage.create_study(self.facts)
+                self._create()
             else:
                 self.storage.store_spec(self.facts.name, self.spec.to_dict())
-            mirror = open_mirror(self.home, self.storage, self.facts, self.display)
-            try:
-                mirror.start()
-                outcome = self._execute(mirror, started, deadline)
-            except KeyboardInterrupt:
-                self.display.end()
-                self.storage.release(self.facts.name)
-                mirror.finish("KILLED", min(2.0, _PATIENCE_S))
-                raise
-            finally:
-                mirror.close()
+            with self.storage.leading(self.facts.name) as is_leading:
+                mirror = open_mirror(self.home, self.storage, self.facts, self.display) if is_leading() else None
+                try:
+                    if mirror is not None:
+                        mirror.start()
+                    outcome = self._execute(mirror, started, deadline)
+                except KeyboardInterrupt:
+                    self.display.end()
+                    self.storage.release(self.facts.name)
+                    if mirror is not None:
+                        mirror.finish("KILLED", min(2.0, _PATIENCE_S))
+                    raise
+                finally:
+                    if mirror is not None:
+                        mirror.close()
         return outcome
 
-    def _execute(self, mirror: Mirror, started: float, deadline: float | None) -> Outcome:
+    def _create(self) -> None:
+        """Store the study; where another driver of it was faster, go on with what that one stored.
+
+        Raises:
+            UserError: Another program took the name.
+        """
+        try:
+            self.storage.create_study(self.facts)
+        except UserError:
+            stored = self.storage.facts(self.facts.name)
+            if stored is None or stored.data_fingerprint != self.facts.data_fingerprint:
+                raise
+            _refuse_changes(stored, self.spec)
+            self.facts = stored
+
+    def _execute(self, mirror: Mirror | None, started: float, deadline: float | None) -> Outcome:
         search = Search(self.storage, self.spec, self.facts, self.trainer.count_parameters)
         if moved := changed(self.facts.environment, self.trainer.environment):
             self.display.note(
@@ -140,37 +164,60 @@ class Run:
             numbers = ", ".join(map(str, search.released))
             self.display.note(f"trials {numbers} were cut off when the study was last stopped; they are trained again")
         before = sum(t.state in FINISHED_STATES for t in search.trials)
-        mirror.put([t.number for t in search.trials if t.state in FINISHED_STATES])
+        watcher = _Watcher(self.display, mirror)
+        watcher.mirror([t.number for t in search.trials if t.state in FINISHED_STATES])
         self.display.begin(Tally(self.facts, self.spec.budget.trials, self.spec.training.epochs, search.trials))
         try:
-            ended = self._search(search, mirror, deadline)
+            if self.n_workers > 1:
+                is_done = self._lead(search, watcher, deadline)
+            else:
+                is_done = train_all(search, self.storage, self.trainer, watcher, deadline)
         finally:
             self.display.end()
+        ended = self._why_spent(len(search.trials)) if is_done else _TIME_IS_UP
         n_new = sum(t.state in FINISHED_STATES for t in search.trials) - before
         export = self.export(None, None)
-        mirror.register(export.winner)
-        page = self._finish(mirror)
+        page = None
+        if mirror is not None:
+            mirror.register(export.winner)
+            page = self._finish(mirror)
+        else:
+            self.display.note(
+                f"another driver of this study mirrors it; `studies track {self.facts.name}` does so if it ends early"
+            )
         return Outcome(self.facts, tuple(search.trials), n_new, time.monotonic() - started, export, ended, page)
 
-    def _search(self, search: Search, mirror: Mirror, deadline: float | None) -> str:
-        """Train cohorts until there is nothing left to train; returns why."""
-        while deadline is None or time.monotonic() < deadline:
-            cohort = search.next_cohort()
-            if cohort is None:
-                return self._why_spent(len(search.trials))
-            numbers = [s.number for s in cohort.suggestions]
-            mirror.show({"cohort": cohort.id, "trials": f"{numbers[0]}-{numbers[-1]}"})
-            trained, began = [], time.monotonic()
-            earlier = [t for t in search.trials if t.state in FINISHED_STATES]
-            for event in self.trainer.train(cohort.suggestions, cohort.id, earlier, deadline):
-                if isinstance(event, EpochDone):
-                    self.display.epoch(event)
-                else:
-                    trained.append(event)
-            search.tell(trained, time.monotonic() - began)
-            mirror.put([t.number for t in trained])
-            self.display.trials(trained)
-        return "the time is up; trials that it cut are PRUNED, and the same command goes on when it is granted more"
+    def _lead(self, search: Search, watcher: "_Watcher", deadline: float | None) -> bool:
+        """Let worker processes train, and tell what they do; returns whether nothing is left to train.
+
+        Raises:
+            StudiesError: Workers ended before their time, and trials are left.
+        """
+        crew = Crew(self.home, self.facts.name, self.n_workers, deadline)
+        failures: list[str] = []
+        try:
+            for message in crew.messages():
+                kind = message["kind"]
+                if kind == "began":
+                    watcher.show(message["cohort"], message["numbers"])
+                elif kind == "epoch":
+                    watcher.epoch(EpochDone(message["number"], EpochRecord(**message["epoch"])))
+                elif kind == "told":
+                    watcher.told(self.storage.records(self.facts.name, message["numbers"]))
+                elif kind == "note":
+                    self.display.note(message["text"])
+                elif kind == "error":
+                    failures.append(message["text"])
+                elif kind == "ended" and message["code"] != 0:
+                    failures.append(f"a worker {message['why']}")
+                    self.display.note(f"warning: {failures[-1]}; the others train its trials")
+        finally:
+            crew.close()
+        search.give_up()
+        is_timely = deadline is None or time.monotonic() < deadline
+        if failures and is_timely and not search.is_complete:
+            raise StudiesError(f"all {self.n_workers} workers ended, and trials are left: {failures[0]}")
+        return is_timely or search.is_complete
 
     def _why_spent(self, n_trials: int) -> str:
         budget = self.spec.budget.trials
@@ -237,6 +284,40 @@ class Run:
             environment=self.trainer.environment,
             created_at=time.time(),
         )
+
+
+class _Watcher:
+    """Shows and mirrors what is trained."""
+
+    def __init__(self, display: Display, mirror: Mirror | None) -> None:
+        self._display, self._mirror = display, mirror
+
+    def began(self, cohort: Cohort) -> None:
+        """A cohort is being trained."""
+        self.show(cohort.id, [s.number for s in cohort.suggestions])
+
+    def show(self, cohort: int, numbers: Sequence[int]) -> None:
+        """Let MLflow show which cohort is being trained."""
+        if self._mirror is not None:
+            self._mirror.show({"cohort": cohort, "trials": f"{numbers[0]}-{numbers[-1]}"})
+
+    def epoch(self, event: EpochDone) -> None:
+        """A trial finished an epoch."""
+        self._display.epoch(event)
+
+    def told(self, trials: list[TrialRecord]) -> None:
+        """A cohort was stored."""
+        self.mirror([t.number for t in trials])
+        self._display.trials(trials)
+
+    def mirror(self, numbers: Sequence[int]) -> None:
+        """Let MLflow have trials."""
+        if self._mirror is not None:
+            self._mirror.put(numbers)
+
+    def note(self, line: str) -> None:
+        """Something that people should know."""
+        self._display.note(f"warning: {line}")
 
 
 def _refuse_changes(stored: StudyFacts, spec: StudySpec) -> None:

@@ -1,64 +1,39 @@
 """The study database: Optuna's own schema and our `dlcore_*` tables, written with SQLAlchemy Core, a cohort at a time.
 
 One transaction holds a cohort's claims (RUNNING trials with their hyperparameters), one its results (values, rungs,
-attributes, curves). `optuna.load_study` and every other Optuna tool read the same rows as their own. Optuna's
-`RDBStorage` is used for one thing: to create its schema and to refuse a schema of another version.
+attributes, curves, checksums). `optuna.load_study` and every other Optuna tool read the same rows as their own.
 
 What a kill leaves behind is a whole cohort RUNNING, never half of one; `release` puts it back to WAITING.
 """
 
-import json
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+import time
+import weakref
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from typing import Any
+from typing import TypeVar
+from uuid import uuid4
 
 from optuna.distributions import BaseDistribution
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Table,
-    and_,
-    bindparam,
-    delete,
-    func,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import Connection, and_, delete, func, insert, select, update
 
-from studies import records as r
-from studies import rows
-from studies.database import (
-    COHORTS,
-    CURVES,
-    RESULTS,
-    STUDIES,
-    WINNERS,
-    database_file,
-    migrate,
-    open_engine,
-    reading,
-    writing,
-)
-from studies.errors import StudiesError, UserError
-from studies.records import StudyFacts, Suggestion, TrialRecord, Winner
-from studies.rows import (
-    DIRECTION,
-    PARAM,
-    RUNG,
-    STUDY,
-    SYSTEM_ATTR,
-    TRIAL,
-    USER_ATTR,
-    VALUE,
-)
-from studies.schema import check_schema, create
+from studies import leases, rows, trials
+from studies.catalogue import Catalogue
+from studies.database import reading, writing
+from studies.errors import DatabaseGone, LeaseLost, Overtaken, UserError
+from studies.records import Suggestion, TrialRecord
+from studies.rows import PARAM, SYSTEM_ATTR, TRIAL
+from studies.schema import open_database
+from studies.tables import COHORTS, LEASES, RESULTS, STUDIES
+
+_RETRY_AFTER_S = (0.5, 1.0, 2.0, 4.0)
+"""Pauses before a claim or a result is tried again, where the database went away."""
+_T = TypeVar("_T")
 
 
-class Storage:
+class Storage(Catalogue):
     """One study database. Safe to use from several threads; each call is one transaction."""
 
     def __init__(self, url: str) -> None:
@@ -67,81 +42,17 @@ class Storage:
         Raises:
             UserError: It cannot be read or written, is damaged, or of another version.
         """
+        super().__init__(open_database(url))
         self.url = url
-        path = database_file(url)
-        if path is not None and (not path.exists() or path.stat().st_size == 0):
-            create(path)
-        self._engine = open_engine(url)
-        check_schema(self._engine)
-        migrate(self._engine)
+        weakref.finalize(self, self._engine.dispose)
+        self._owner = leases.new_owner(self)
+        self._tokens: set[str] = set()
+        self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Give the connections back; what this object claimed and did not record is nobody's."""
+        leases.disown(self._owner)
         self._engine.dispose()
-
-    # ---- studies
-
-    def create_study(self, facts: StudyFacts) -> None:
-        """Store a new study, in Optuna's tables and ours.
-
-        Raises:
-            UserError: The name is taken.
-        """
-        with writing(self._engine) as connection:
-            if connection.execute(select(STUDY).where(STUDY.c.study_name == facts.name)).first():
-                raise UserError(f'a study named "{facts.name}" is in the database already, made by another program')
-            connection.execute(insert(STUDY).values(study_name=facts.name))
-            study_id = _study_id(connection, facts.name)
-            _forget(connection, (STUDIES, COHORTS, WINNERS), "study_id", [study_id])
-            directions = [StudyDirection[o.direction.upper()] for o in facts.objectives]
-            connection.execute(
-                insert(DIRECTION),
-                [{"study_id": study_id, "objective": i, "direction": d} for i, d in enumerate(directions)],
-            )
-            connection.execute(insert(STUDIES).values(study_id=study_id, spent_s=0.0, **rows.facts_row(facts)))
-
-    def facts(self, name: str) -> StudyFacts | None:
-        """What is fixed of a study; None if there is no such study of ours."""
-        query = select(STUDIES, STUDY.c.study_name).join(STUDY, STUDY.c.study_id == STUDIES.c.study_id)
-        with reading(self._engine) as connection:
-            row = connection.execute(query.where(STUDY.c.study_name == name)).first()
-            return None if row is None else rows.facts_of(row)
-
-    def names(self) -> list[str]:
-        """Names of all our studies, the newest first."""
-        query = select(STUDY.c.study_name).join(STUDIES, STUDY.c.study_id == STUDIES.c.study_id)
-        with reading(self._engine) as connection:
-            return list(connection.execute(query.order_by(STUDIES.c.created_at.desc())).scalars())
-
-    def store_spec(self, name: str, spec: Mapping[str, object]) -> None:
-        """Replace the stored spec (a raised budget)."""
-        with writing(self._engine) as connection:
-            values = {"spec_json": json.dumps(spec)}
-            study_id = _study_id(connection, name)
-            connection.execute(update(STUDIES).where(STUDIES.c.study_id == study_id).values(values))
-
-    def spent_s(self, name: str) -> float:
-        """Seconds that the study's recorded cohorts took, in all its runs."""
-        with reading(self._engine) as connection:
-            study_id = _study_id(connection, name)
-            return float(
-                connection.execute(select(STUDIES.c.spent_s).where(STUDIES.c.study_id == study_id)).scalar_one()
-            )
-
-    def store_mirror(self, name: str, tracking_uri: str, experiment_id: str) -> None:
-        """Note where the study was mirrored last."""
-        with writing(self._engine) as connection:
-            own = update(STUDIES).where(STUDIES.c.study_id == _study_id(connection, name))
-            connection.execute(own.values(tracking_uri=tracking_uri, experiment_id=experiment_id))
-
-    def mirror(self, name: str) -> tuple[str | None, str | None]:
-        """Tracking URI and experiment id of the study's latest mirror; None where there is none yet."""
-        with reading(self._engine) as connection:
-            own = STUDIES.c.study_id == _study_id(connection, name)
-            row = connection.execute(select(STUDIES.c.tracking_uri, STUDIES.c.experiment_id).where(own)).one()
-        return row.tracking_uri, row.experiment_id
-
-    # ---- trials
 
     def claim(
         self,
@@ -150,7 +61,7 @@ class Storage:
         n_parameters: Sequence[int],
         distributions: Mapping[str, BaseDistribution],
     ) -> int:
-        """Store a cohort's suggestions as RUNNING trials, whole or not at all.
+        """Store a cohort's suggestions as RUNNING trials, whole or not at all, and own them from now on.
 
         Args:
             name: The study.
@@ -162,195 +73,216 @@ class Storage:
             The id of the cohort, counting from 0 in the study.
 
         Raises:
+            Overtaken: Another worker of the study claimed these numbers.
             UserError: The numbers do not go on from the stored trials: another program wrote some.
         """
-        with writing(self._engine) as connection:
-            study_id = _study_id(connection, name)
-            stored = connection.execute(select(func.count()).where(TRIAL.c.study_id == study_id)).scalar_one()
-            if stored != suggestions[0].number:
-                raise UserError(
-                    f'study "{name}" has {stored} trials, {suggestions[0].number} of them its own: it cannot go on '
-                    "with trials that another program added; delete those, or give the spec another name"
-                )
+        token = uuid4().hex
+
+        def write(connection: Connection, _is_again: bool) -> int:
+            study = trials.study_id(connection, name, is_locked=True)
+            if (landed := leases.cohort_of(connection, token)) is not None:
+                return landed
+            _check_first(connection, study, name, suggestions[0].number)
             now = datetime.now(UTC)
-            cohort = _new_cohort(connection, study_id, [s.number for s in suggestions], now)
-            start = now.replace(tzinfo=None)
-            running = {"study_id": study_id, "state": TrialState.RUNNING, "datetime_start": start}
-            connection.execute(insert(TRIAL), [{**running, "number": s.number} for s in suggestions])
-            ids = _trial_ids(connection, study_id, [s.number for s in suggestions])
-            _forget(connection, (RESULTS, CURVES), "trial_id", ids.values())
-            connection.execute(insert(PARAM), rows.param_rows(suggestions, ids, distributions))
-            connection.execute(
-                insert(RESULTS),
-                [
-                    {
-                        "trial_id": ids[s.number],
-                        "cohort": cohort,
-                        "hyperparameters_json": json.dumps(dict(s.hyperparameters)),
-                        "n_parameters": n,
-                    }
-                    for s, n in zip(suggestions, n_parameters, strict=True)
-                ],
-            )
-            _insert(connection, SYSTEM_ATTR, rows.attr_rows({ids[s.number]: s.system_attrs for s in suggestions}))
-        return cohort
+            numbers = [s.number for s in suggestions]
+            cohort = _new_cohort(connection, study, numbers, now)
+            running = {"state": TrialState.RUNNING, "datetime_start": now.replace(tzinfo=None)}
+            ids = trials.add(connection, study, numbers, running)
+            claimed = [
+                rows.claim_row(ids[s.number], s, n, cohort) | {"token": token}
+                for s, n in zip(suggestions, n_parameters, strict=True)
+            ]
+            new = {
+                PARAM: rows.param_rows(suggestions, ids, distributions),
+                RESULTS: claimed,
+                SYSTEM_ATTR: rows.attr_rows({ids[s.number]: s.system_attrs for s in suggestions}),
+            }
+            trials.insert_rows(connection, new)
+            leases.grant(connection, study, cohort, token, self._owner)
+            return cohort
+
+        return self._claimed(token, write)
 
     def take(self, name: str, numbers: Sequence[int]) -> int:
         """Claim WAITING trials of one cohort again; what a time budget left over of it becomes a cohort of its own.
 
         Returns:
             The id of their cohort.
+
+        Raises:
+            Overtaken: One of them does not wait any more.
         """
-        with writing(self._engine) as connection:
-            study_id = _study_id(connection, name)
-            ids = _trial_ids(connection, study_id, numbers)
+        token = uuid4().hex
+
+        def write(connection: Connection, _is_again: bool) -> int:
+            study = trials.study_id(connection, name, is_locked=True)
+            if (landed := leases.cohort_of(connection, token)) is not None:
+                return landed
+            ids = trials.ids_of(connection, study, numbers)
             now = datetime.now(UTC)
+            waits = and_(TRIAL.c.trial_id.in_(ids.values()), TRIAL.c.state == TrialState.WAITING)
+            if connection.execute(select(func.count()).where(waits)).scalar_one() != len(ids):
+                raise Overtaken(f"of the trials {sorted(ids)} some do not wait any more")
             claimed = {"state": TrialState.RUNNING, "datetime_start": now.replace(tzinfo=None)}
-            _move(connection, ids, TrialState.WAITING, claimed)
+            trials.move(connection, ids, TrialState.WAITING, claimed)
             own = RESULTS.c.trial_id.in_(ids.values())
             cohort: int = connection.execute(select(RESULTS.c.cohort).where(own)).scalars().first() or 0
-            in_cohort = and_(COHORTS.c.study_id == study_id, COHORTS.c.cohort == cohort)
+            in_cohort = and_(COHORTS.c.study_id == study, COHORTS.c.cohort == cohort)
             if connection.execute(select(COHORTS.c.n_trials).where(in_cohort)).scalar_one() != len(numbers):
-                cohort = _new_cohort(connection, study_id, numbers, now)
-                connection.execute(update(RESULTS).where(own).values(cohort=cohort))
-        return cohort
+                cohort = _new_cohort(connection, study, numbers, now)
+            connection.execute(update(RESULTS).where(own).values(cohort=cohort, token=token))
+            leases.grant(connection, study, cohort, token, self._owner)
+            return cohort
+
+        return self._claimed(token, write)
 
     def release(self, name: str) -> list[int]:
-        """Put every RUNNING trial of a study back to WAITING, with the same number and hyperparameters.
+        """Put RUNNING trials back to WAITING: those that this object claimed, and those of owners that are dead.
 
-        Only the study's driver may call this, while it trains nothing.
+        Call it while nothing is trained. Returns their numbers.
         """
-        with writing(self._engine) as connection:
-            study_id = _study_id(connection, name)
-            is_running = and_(TRIAL.c.study_id == study_id, TRIAL.c.state == TrialState.RUNNING)
-            running = connection.execute(select(TRIAL.c.trial_id, TRIAL.c.number).where(is_running)).all()
-            ids = [row.trial_id for row in running]
-            # A second report of a step is ignored, so what an earlier life reported has to go.
-            for table in (RUNG, VALUE, USER_ATTR, CURVES):
-                connection.execute(delete(table).where(table.c.trial_id.in_(ids)))
-            connection.execute(update(TRIAL).where(is_running).values(state=TrialState.WAITING, datetime_start=None))
-        return sorted(row.number for row in running)
 
-    def record(self, name: str, trials: Sequence[TrialRecord], spent_s: float) -> None:
+        def write(connection: Connection, _is_again: bool) -> list[int]:
+            study = trials.study_id(connection, name, is_locked=True)
+            kept = leases.living(connection, study, self._owner)
+            is_running = and_(TRIAL.c.study_id == study, TRIAL.c.state == TrialState.RUNNING)
+            query = select(TRIAL.c.trial_id, TRIAL.c.number, RESULTS.c.cohort)
+            found = connection.execute(query.join(RESULTS, RESULTS.c.trial_id == TRIAL.c.trial_id).where(is_running))
+            free = [row for row in found if row.cohort not in kept]
+            ids = [row.trial_id for row in free]
+            trials.put_back(connection, ids)
+            connection.execute(update(RESULTS).where(RESULTS.c.trial_id.in_(ids)).values(token=None))
+            ended = and_(LEASES.c.study_id == study, LEASES.c.cohort.not_in(kept))
+            connection.execute(delete(LEASES).where(ended))
+            return sorted(row.number for row in free)
+
+        with self._lock:
+            released = self._surely(write)
+            self._tokens.clear()
+        return released
+
+    def others(self, name: str) -> tuple[int, int]:
+        """How many cohorts of a study others train, and how many RUNNING trials are nobody's."""
+        with reading(self._engine) as connection:
+            study = trials.study_id(connection, name)
+            kept = leases.living(connection, study, self._owner)
+            is_running = and_(TRIAL.c.study_id == study, TRIAL.c.state == TrialState.RUNNING)
+            query = select(RESULTS.c.cohort, RESULTS.c.token)
+            found = connection.execute(query.join(TRIAL, RESULTS.c.trial_id == TRIAL.c.trial_id).where(is_running))
+            free = [row for row in found if row.cohort not in kept and row.token not in self._tokens]
+        return len(kept), len(free)
+
+    def renew(self) -> bool:
+        """Show that this object lives; returns whether all that it claimed is still its own."""
+        with self._lock:
+            tokens = frozenset(self._tokens)
+            if not tokens:
+                return True
+            with writing(self._engine) as connection:
+                held = leases.renew(connection, tokens)
+        return held == tokens
+
+    def asking(self, name: str) -> AbstractContextManager[None]:
+        """A context in which no other worker of the study asks."""
+        with reading(self._engine) as connection:
+            study = trials.study_id(connection, name)
+        return leases.asking(self._engine, study)
+
+    def leading(self, name: str) -> AbstractContextManager[Callable[[], bool]]:
+        """A context that gives a function: whether this driver is the one that mirrors the study."""
+        with reading(self._engine) as connection:
+            study = trials.study_id(connection, name)
+        return leases.leading(self._engine, study)
+
+    def record(self, name: str, told: Sequence[TrialRecord], spent_s: float) -> None:
         """Store the results of a cohort's trials, whole or not at all.
 
         Args:
             name: The study.
-            trials: Finished ones.
+            told: Finished trials.
             spent_s: Seconds that they took together; added to what the study has spent.
 
         Raises:
-            StudiesError: One of them is not RUNNING: its result is refused, not doubled.
+            LeaseLost: This object does not own them any more: the result is refused, not doubled.
+            StudiesError: One of them is not RUNNING: the result is refused too.
         """
-        with writing(self._engine) as connection:
-            study_id = _study_id(connection, name)
-            own = update(STUDIES).where(STUDIES.c.study_id == study_id)
+
+        def write(connection: Connection, is_again: bool) -> None:
+            study = trials.study_id(connection, name, is_locked=True)
+            ids = trials.ids_of(connection, study, [t.number for t in told])
+            query = select(RESULTS.c.token, TRIAL.c.state).join(TRIAL, TRIAL.c.trial_id == RESULTS.c.trial_id)
+            found = connection.execute(query.where(RESULTS.c.trial_id.in_(ids.values()))).all()
+            tokens = {row.token for row in found}
+            if is_again and found and tokens <= self._tokens and all(row.state.is_finished() for row in found):
+                return  # it was committed, and the answer got lost
+            held = {token for token in tokens if token is not None and leases.cohort_of(connection, token) is not None}
+            is_finished = any(row.state.is_finished() for row in found)
+            if not is_finished and not (tokens == held and tokens <= self._tokens):
+                raise LeaseLost(f"the trials {sorted(ids)} were given to another process, and this result is refused")
+            own = update(STUDIES).where(STUDIES.c.study_id == study)
             connection.execute(own.values(spent_s=STUDIES.c.spent_s + spent_s))
-            ids = _trial_ids(connection, study_id, [t.number for t in trials])
-            for state in r.FINISHED_STATES:
-                told = {t.number: t for t in trials if t.state == state}
-                values = {
-                    "state": TrialState[state],
-                    "datetime_complete": datetime.now(UTC).replace(tzinfo=None),
-                }
-                _move(connection, {n: ids[n] for n in told}, TrialState.RUNNING, values)
-            _insert(connection, VALUE, [row for t in trials for row in rows.value_rows(ids[t.number], t)])
-            _insert(connection, RUNG, [row for t in trials for row in rows.rung_rows(ids[t.number], t)])
-            _insert(connection, CURVES, [row for t in trials for row in rows.curve_rows(ids[t.number], t)])
-            _insert(connection, USER_ATTR, rows.attr_rows({ids[t.number]: rows.user_attrs(t) for t in trials}))
-            results = update(RESULTS).where(RESULTS.c.trial_id == bindparam("id"))
-            if trials:
-                connection.execute(results, [{"id": ids[t.number], **rows.result_row(t)} for t in trials])
+            trials.finish(connection, ids, told)
+            _end_finished(connection, tokens)
+
+        with self._lock:
+            self._surely(write)
 
     def records(
         self, name: str, numbers: Iterable[int] | None = None, *, has_curves: bool = False
     ) -> list[TrialRecord]:
         """Trials of a study in order of number; all of them, or those named. Curves are read where asked for."""
         with reading(self._engine) as connection:
-            chosen = TRIAL.c.study_id == _study_id(connection, name)
-            if numbers is not None:
-                chosen = and_(chosen, TRIAL.c.number.in_(list(numbers)))
-            trials = connection.execute(
-                select(TRIAL.c.number, TRIAL.c.state, RESULTS)
-                .join(RESULTS, RESULTS.c.trial_id == TRIAL.c.trial_id)
-                .where(chosen)
-                .order_by(TRIAL.c.number)
-            ).all()
-            own = select(TRIAL.c.trial_id).where(chosen)
-            related = {table: _by_trial(connection, table, own) for table in (PARAM, VALUE, RUNG, SYSTEM_ATTR)}
-            curves = _by_trial(connection, CURVES, own) if has_curves else {}
-            return [
-                rows.trial_of(
-                    t,
-                    {table: found.get(t.trial_id, []) for table, found in related.items()},
-                    curves.get(t.trial_id, []),
-                )
-                for t in trials
-            ]
+            return trials.read(connection, trials.study_id(connection, name), numbers, has_curves=has_curves)
 
-    def states(self, name: str) -> dict[str, int]:
-        """How many trials of a study are in each state, those in no trial left out."""
+    def changes(self, name: str, numbers: Sequence[int], first: int) -> list[TrialRecord]:
+        """The trials named, and all from number `first` on, without curves."""
         with reading(self._engine) as connection:
-            found = connection.execute(
-                select(TRIAL.c.state, func.count())
-                .where(TRIAL.c.study_id == _study_id(connection, name))
-                .group_by(TRIAL.c.state)
-            )
-            counts = {state.name: n for state, n in found}
-        return {state: counts[state] for state in r.STATES if state in counts}
+            study = trials.study_id(connection, name)
+            return trials.read(connection, study, numbers, first=first, has_curves=False)
 
-    # ---- winners
+    def falsified(self, name: str) -> list[int]:
+        """Numbers of the study's finished trials whose rows do not have their checksum, or that have none."""
+        with reading(self._engine) as connection:
+            return trials.falsified(connection, trials.study_id(connection, name))
 
-    def store_winner(self, name: str, winner: Winner, n_finished: int) -> None:
-        """Store the winner among `n_finished` trials; a trial that wins again replaces its earlier row."""
+    def _claimed(self, token: str, write: Callable[[Connection, bool], int]) -> int:
+        with self._lock:
+            cohort = self._surely(write)
+            self._tokens.add(token)
+        return cohort
+
+    def _surely(self, write: Callable[[Connection, bool], _T]) -> _T:
+        """One transaction, tried again where the database went away: it is told then that it may have landed."""
+        for attempt, wait_s in enumerate(_RETRY_AFTER_S):
+            try:
+                with writing(self._engine) as connection:
+                    return write(connection, attempt > 0)
+            except DatabaseGone:
+                time.sleep(wait_s)
         with writing(self._engine) as connection:
-            study_id = _study_id(connection, name)
-            trial_id = _trial_ids(connection, study_id, [winner.number])[winner.number]
-            connection.execute(delete(WINNERS).where(WINNERS.c.trial_id == trial_id))
-            connection.execute(
-                insert(WINNERS).values(
-                    study_id=study_id,
-                    trial_id=trial_id,
-                    created_at=datetime.now(UTC).timestamp(),
-                    n_finished=n_finished,
-                    val_metrics_json=json.dumps(dict(winner.val_metrics)),
-                    test_metrics_json=json.dumps(dict(winner.test_metrics)),
-                    export_dir=winner.export_dir,
-                    onnx_sha256=winner.onnx_sha256,
-                )
-            )
-
-    def winner(self, name: str) -> tuple[Winner, int] | None:
-        """The latest winner, and among how many finished trials it won."""
-        with reading(self._engine) as connection:
-            row = connection.execute(
-                select(WINNERS, TRIAL.c.number)
-                .join(TRIAL, TRIAL.c.trial_id == WINNERS.c.trial_id)
-                .where(WINNERS.c.study_id == _study_id(connection, name))
-                .order_by(WINNERS.c.created_at.desc())
-            ).first()
-            if row is None:
-                return None
-            val_metrics, test_metrics = json.loads(row.val_metrics_json), json.loads(row.test_metrics_json)
-        trial = self.records(name, [row.number])[0]
-        winner = Winner(
-            number=row.number,
-            values=trial.values or (),
-            hyperparameters=trial.hyperparameters,
-            n_parameters=trial.n_parameters,
-            export_dir=row.export_dir,
-            onnx_sha256=row.onnx_sha256,
-            val_metrics=val_metrics,
-            test_metrics=test_metrics,
-        )
-        return winner, row.n_finished
+            return write(connection, True)
 
 
-def _study_id(connection: Connection, name: str) -> int:
-    study_id = connection.execute(select(STUDY.c.study_id).where(STUDY.c.study_name == name)).scalar()
-    if study_id is None:
-        raise UserError(f'there is no study "{name}" in the database; `studies list` names those there are')
-    return int(study_id)
+def _check_first(connection: Connection, study: int, name: str, first: int) -> None:
+    """Whether a study's numbers go on from its stored trials."""
+    stored = connection.execute(select(func.count()).where(TRIAL.c.study_id == study)).scalar_one()
+    if stored == first:
+        return
+    ours = select(func.count()).select_from(TRIAL).join(RESULTS, RESULTS.c.trial_id == TRIAL.c.trial_id)
+    n_ours = connection.execute(ours.where(TRIAL.c.study_id == study)).scalar_one()
+    if n_ours == stored > first:
+        raise Overtaken(f"trial {first} of study {name} was claimed by another worker")
+    raise UserError(
+        f'study "{name}" has {stored} trials, {min(n_ours, first)} of them its own: it cannot go on '
+        "with trials that another program added; delete those, or give the spec another name"
+    )
+
+
+def _end_finished(connection: Connection, tokens: Collection[str]) -> None:
+    """End the leases of cohorts of which nothing is RUNNING any more."""
+    query = select(RESULTS.c.token).join(TRIAL, TRIAL.c.trial_id == RESULTS.c.trial_id).distinct()
+    is_running = and_(RESULTS.c.token.in_(tokens), TRIAL.c.state == TrialState.RUNNING)
+    leases.end(connection, set(tokens) - set(connection.execute(query.where(is_running)).scalars()))
 
 
 def _new_cohort(connection: Connection, study_id: int, numbers: Sequence[int], now: datetime) -> int:
@@ -358,42 +290,3 @@ def _new_cohort(connection: Connection, study_id: int, numbers: Sequence[int], n
     row = {"cohort": cohort, "first_number": numbers[0], "n_trials": len(numbers), "claimed_at": now.timestamp()}
     connection.execute(insert(COHORTS).values(study_id=study_id, **row))
     return cohort
-
-
-def _trial_ids(connection: Connection, study_id: int, numbers: Sequence[int]) -> dict[int, int]:
-    query = select(TRIAL.c.number, TRIAL.c.trial_id).where(TRIAL.c.study_id == study_id)
-    found = {int(number): int(i) for number, i in connection.execute(query.where(TRIAL.c.number.in_(numbers)))}
-    if missing := set(numbers) - set(found):
-        raise StudiesError(f"trial {min(missing)} is not in the study database")
-    return found
-
-
-def _move(connection: Connection, ids: Mapping[int, int], expected: TrialState, values: Mapping[str, object]) -> None:
-    """Change trials that are in the expected state, all of them or none."""
-    is_expected: ColumnElement[bool] = and_(TRIAL.c.trial_id.in_(ids.values()), TRIAL.c.state == expected)
-    changed = connection.execute(update(TRIAL).where(is_expected).values(**values)).rowcount
-    if changed != len(ids):
-        raise StudiesError(
-            f"of the trials {sorted(ids)} only {changed} are {expected.name}: another process changed them, "
-            "and this result is refused"
-        )
-
-
-def _forget(connection: Connection, tables: Sequence[Table], key: str, ids: Iterable[int]) -> None:
-    """Delete what was left behind under ids that are used again: Optuna deletes studies without foreign keys."""
-    for table in tables:
-        connection.execute(delete(table).where(table.c[key].in_(list(ids))))
-
-
-def _insert(connection: Connection, table: Table, new: Sequence[Mapping[str, object]]) -> None:
-    if new:
-        connection.execute(insert(table), list(new))
-
-
-def _by_trial(connection: Connection, table: Table, own: Any) -> dict[int, list[rows.AnyRow]]:
-    """Rows of a table that belong to the chosen trials, by trial id, in the order of the primary key."""
-    found: dict[int, list[rows.AnyRow]] = defaultdict(list)
-    query = select(table).where(table.c.trial_id.in_(own)).order_by(*table.primary_key.columns)
-    for row in connection.execute(query):
-        found[row.trial_id].append(row)
-    return found

@@ -1,5 +1,6 @@
 """A home with a real tracking server, and the console script run in it as a person would."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from studies import server
+from studies.storage import Storage
+from tests.postgres import Cluster, bin_folder, cluster
 
 Studies = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -37,6 +40,38 @@ def studies(request: pytest.FixtureRequest, tmp_path: Path) -> Studies:
         )
 
     return call
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """A PostgreSQL server for all tests; what needs it is skipped where it is not installed."""
+    binaries = bin_folder()
+    if binaries is None:
+        reason = "PostgreSQL is not installed (initdb and pg_ctl are not there)"
+        if os.environ.get("DLCORE_REQUIRE_POSTGRES") == "1":
+            pytest.fail(f"DLCORE_REQUIRE_POSTGRES=1, and {reason}")
+        pytest.skip(reason)
+    with cluster(binaries) as made:
+        Storage(made.create_database("template_dlcore")).close()
+        yield made
+
+
+_databases = itertools.count()
+
+
+@pytest.fixture
+def postgres_url(postgres: Cluster) -> str:
+    """URL of an empty study database in PostgreSQL, the test's own."""
+    return postgres.create_database(f"test_{next(_databases)}", "template_dlcore")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a study database, the test's own: in a file, then in PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'studies.db'}"
+    found: str = request.getfixturevalue("postgres_url")
+    return found
 
 
 def studies_environment(home: Path) -> dict[str, str]:

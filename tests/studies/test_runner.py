@@ -99,6 +99,7 @@ def test_what_a_killed_driver_left_running_is_trained_again_and_said(
 
     Search(run.storage, run.spec, run.facts, run.trainer.count_parameters).next_cohort()
     assert run.storage.states("wine") == {"RUNNING": 3}
+    run.storage.close()
     start(home, display).execute(None)
     assert any(line.startswith("trials 0, 1, 2 were cut off") for line in display.said)
     assert bits(home) == bits(finished_home)

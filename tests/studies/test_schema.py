@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import signal
 import sqlite3
@@ -5,13 +6,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
 
 from studies.errors import StudiesError, UserError
 from studies.schema import OPTUNA_SCHEMA, create
 from studies.storage import Storage
+from tests.postgres import PASSWORD, Cluster
 
 
 def tables(path: Path) -> set[str]:
@@ -84,3 +88,67 @@ def test_a_kill_while_the_database_is_made_leaves_none_or_all_of_it(tmp_path: Pa
             n_made += 1
         assert Storage(f"sqlite:///{path}").names() == []
     assert n_made < 12
+
+
+def dumped(path: Path) -> set[str]:
+    """The statements that make a database's tables and indexes, without ours."""
+    with sqlite3.connect(path) as connection:
+        found = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'dlcore%'")
+        statements = {" ".join(sql.split()) for (sql,) in found}
+        statements |= {f"{row}" for row in connection.execute("SELECT * FROM version_info")}
+    connection.close()
+    return statements
+
+
+def test_optunas_tables_are_made_as_optuna_makes_them(tmp_path: Path) -> None:
+    optuna.create_study(storage=f"sqlite:///{tmp_path / 'theirs.db'}")
+    create(tmp_path / "ours.db")
+    assert dumped(tmp_path / "ours.db") == dumped(tmp_path / "theirs.db")
+
+
+def columns(url: str) -> list[tuple[object, ...]]:
+    engine = sqlalchemy.create_engine(url)
+    query = (
+        "SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns "
+        "WHERE table_schema = 'public' AND table_name NOT LIKE 'dlcore%' ORDER BY 1, 2"
+    )
+    with engine.connect() as connection:
+        found = [tuple(row) for row in connection.execute(sqlalchemy.text(query))]
+        indexes = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename NOT LIKE 'dlcore%'"
+        found += sorted(tuple(row) for row in connection.execute(sqlalchemy.text(indexes)))
+    engine.dispose()
+    return found
+
+
+def test_optunas_tables_in_postgresql_are_made_as_optuna_makes_them(postgres: Cluster, postgres_url: str) -> None:
+    theirs = postgres.create_database("theirs")
+    optuna.create_study(storage=theirs)
+    assert columns(postgres_url) == columns(theirs)
+
+
+def make(url: str, start: Any) -> None:
+    start.wait()
+    Storage(url).close()
+
+
+@pytest.mark.slow
+def test_several_processes_that_make_a_database_at_once_make_one(postgres: Cluster) -> None:
+    url = postgres.create_database("raced")
+    context = multiprocessing.get_context("spawn")
+    start = context.Barrier(4)
+    children = [context.Process(target=make, args=(url, start)) for _ in range(4)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0, 0, 0, 0]
+    assert len(postgres.execute("SELECT version FROM dlcore_migrations", "raced")) == 2
+
+
+def test_a_postgresql_database_of_something_else_is_refused_and_left_as_it_is(postgres: Cluster) -> None:
+    url = postgres.create_database("thesis")
+    postgres.execute("CREATE TABLE chapters (x INTEGER)", "thesis")
+    with pytest.raises(UserError, match="left alone") as caught:
+        Storage(url)
+    assert PASSWORD not in str(caught.value) and "thesis" in str(caught.value)
+    assert len(postgres.execute("SELECT * FROM pg_tables WHERE schemaname = 'public'", "thesis")) == 1

@@ -1,12 +1,16 @@
 import math
 import sqlite3
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from sqlalchemy import text
 
+from studies import trials
+from studies.database import writing
 from studies.errors import StudiesError, UserError
 from studies.records import (
     COMPLETE,
@@ -30,6 +34,13 @@ DISTRIBUTIONS: dict[str, BaseDistribution] = {
 def claim(storage: Storage, trials: list[TrialRecord]) -> int:
     suggestions = [Suggestion(t.number, t.hyperparameters, t.searched, t.system_attrs) for t in trials]
     return storage.claim("wine", suggestions, [t.n_parameters for t in trials], DISTRIBUTIONS)
+
+
+@pytest.fixture
+def storage(database_url: str) -> Iterator[Storage]:
+    opened = Storage(database_url)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -206,6 +217,10 @@ def test_what_a_study_that_optuna_deleted_left_behind_is_nobodys(
     assert [t.number for t in storage.records("wine", has_curves=True)] == [0, 1]
 
 
+ONLY_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@ONLY_SQLITE
 @pytest.mark.parametrize("column", ["hyperparameters_json", "engine"])
 def test_a_damaged_row_is_said_with_the_file(
     storage: Storage, study: StudyFacts, make_trial: Callable[..., TrialRecord], tmp_path: Path, column: str
@@ -218,6 +233,7 @@ def test_a_damaged_row_is_said_with_the_file(
         storage.records("wine")
 
 
+@ONLY_SQLITE
 def test_deleting_the_study_in_optuna_leaves_no_orphans(
     storage: Storage, study: StudyFacts, make_trial: Callable[..., TrialRecord], tmp_path: Path
 ) -> None:
@@ -242,3 +258,53 @@ def test_deleting_the_study_in_optuna_leaves_no_orphans(
         for table in ("dlcore_studies", "dlcore_cohorts", "dlcore_results", "dlcore_curves"):
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
     connection.close()
+
+
+FALSE = {
+    "trials": "datetime_complete = '2020-01-01 00:00:00'",
+    "trial_params": "param_value = param_value + 1e-12",
+    "trial_values": "value = value + 1e-12",
+    "trial_intermediate_values": "intermediate_value = 0.25",
+    "trial_user_attributes": "value_json = '98'",
+    "trial_system_attributes": "value_json = '[1, 3]'",
+    "dlcore_results": "n_parameters = 98",
+    "dlcore_curves": "train_loss = train_loss + 1e-12",
+}
+
+
+@pytest.mark.parametrize("table", FALSE)
+def test_a_falsified_trial_is_found(
+    storage: Storage, study: StudyFacts, make_trial: Callable[..., TrialRecord], table: str
+) -> None:
+    told = [make_trial(n, 0.5, rungs={5: 0.5}, system_attrs={"a": [1, 2]}) for n in range(3)]
+    claim(storage, told)
+    storage.record("wine", told, 1.0)
+    assert storage.falsified("wine") == []
+    with writing(storage._engine) as connection:
+        where = "trial_id = (SELECT trial_id FROM trials WHERE number = 1)"
+        connection.execute(text(f"UPDATE {table} SET {FALSE[table]} WHERE {where}"))
+    assert storage.falsified("wine") == [1]
+    with writing(storage._engine) as connection:
+        connection.execute(text("UPDATE dlcore_results SET sha256 = NULL"))
+    assert storage.falsified("wine") == [0, 1, 2]
+
+
+def test_a_transaction_that_holds_a_study_keeps_others_out(storage: Storage, study: StudyFacts) -> None:
+    """What it reads stays true until it commits, as another process's claim shows."""
+    began = threading.Event()
+    done: list[str] = []
+
+    def other() -> None:
+        began.wait()
+        storage.store_mirror("wine", "http://127.0.0.1:1", "7")
+        done.append("other")
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with writing(storage._engine) as connection:
+        trials.study_id(connection, "wine", is_locked=True)
+        began.set()
+        thread.join(0.3)
+        done.append("first")
+    thread.join(30)
+    assert done == ["first", "other"]
