@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from studies.addresses import tracking_address
 from studies.errors import StudyBusy, UserError
 
 
@@ -73,13 +74,7 @@ def _tracking_uri() -> str | None:
     given = os.environ.get("MLFLOW_TRACKING_URI")
     if not given:
         return None
-    try:
-        parts = urlsplit(given)
-        is_good = parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        is_good = False
-    if not is_good:
-        raise UserError("MLFLOW_TRACKING_URI must be the http or https address of a tracking server")
+    tracking_address(given)
     return given
 
 

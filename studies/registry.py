@@ -15,8 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from studies.mlflow_rest import Refused, Unreachable
 from studies.records import Winner
+from studies.tracking_store import Refused, Unreachable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,12 +44,16 @@ SETTINGS: Mapping[str, str] = {
     "PYTHONWARNINGS": "ignore",
 }
 
+REPLACED = frozenset(f"MLFLOW_TRACKING_{name}" for name in ("URI", "USERNAME", "PASSWORD", "TOKEN"))
+"""Variables that the credentials of the address take the place of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """What is to be registered, and where."""
 
     address: str
+    """Without user and password."""
     name: str
     """Of the study, and so of the model."""
     uuid: str
@@ -60,8 +64,14 @@ class Request:
     """Some rows as columns; None takes the row of training medians from the manifest."""
 
 
-def register_elsewhere(request: Request, is_cancelled: Callable[[], bool]) -> None:
+def register_elsewhere(request: Request, credentials: Mapping[str, str], is_cancelled: Callable[[], bool]) -> None:
     """Register in another process, and wait for it; a second call with the same export changes nothing.
+
+    Args:
+        request: What, and where.
+        credentials: Environment variables by which MLflow's client logs in: as part of the address, it would repeat
+            them in its errors.
+        is_cancelled: Is asked several times a second.
 
     Raises:
         Unreachable: the server did not answer, or not in time, or the call was cancelled.
@@ -70,7 +80,9 @@ def register_elsewhere(request: Request, is_cancelled: Callable[[], bool]) -> No
     no_proxy = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1,localhost"]))
     source = str(Path(__file__).resolve().parents[1])
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
-    environment = os.environ | dict(SETTINGS) | {"NO_PROXY": no_proxy, "no_proxy": no_proxy, "PYTHONPATH": path}
+    environment = {key: text for key, text in os.environ.items() if key not in REPLACED}
+    environment |= dict(SETTINGS) | dict(credentials)
+    environment |= {"NO_PROXY": no_proxy, "no_proxy": no_proxy, "PYTHONPATH": path}
     with subprocess.Popen(
         [sys.executable, "-m", "studies.registry"],
         stdin=subprocess.PIPE,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dlcore.data import load_splits
 from dlcore.tasks import curve_metric
-from studies import best, server
+from studies import best
 from studies.cohort import Trainer
 from studies.crew import Crew
 from studies.display import Display, Tally, study_page
@@ -25,6 +25,7 @@ from studies.search import Cohort, Search
 from studies.space import check_smallest
 from studies.spec import StudySpec, cohort_size, differences, resolved_objectives
 from studies.storage import Storage
+from studies.stores import open_store
 from studies.tracking import Mirror
 from studies.work import train_all
 
@@ -345,15 +346,7 @@ def open_mirror(
         is_thorough: Compare runs that are marked as whole with their records too.
     """
 
-    def address() -> str:
-        if home.tracking_uri is not None:
-            return home.tracking_uri
-        found = server.find_or_start(home.root)
-        if found.started and found.port != server.PORT:
-            display.note(f"port {server.PORT} is taken; the tracking server listens on {found.port}")
-        return found.address
-
     def read(numbers: Sequence[int]) -> list[TrialRecord]:
         return storage.records(facts.name, numbers, has_curves=True)
 
-    return Mirror(address, facts, read, is_thorough=is_thorough)
+    return Mirror(lambda: open_store(home, display.note), facts, read, is_thorough=is_thorough)

@@ -8,8 +8,9 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from studies.records import COMPLETE, FAIL, PRUNED, Objective, StudyFacts, TrialRecord
 
@@ -18,11 +19,18 @@ STATUS = {COMPLETE: "FINISHED", PRUNED: "KILLED", FAIL: "FAILED"}
 KEY_LENGTH = 250
 PARAM_LENGTH = 6000
 TAG_LENGTH = 8000
+MARK = "dlcore.mirrored"
+"""Tag with the checksum of a run. The end of a run is written last: marked and ended, all of it is there."""
+PARENT = "mlflow.parentRunId"
+KEY = "dlcore.key"
+STUDY = "dlcore.study"
+"""Tag of a study's experiment and of its run: the study's uuid."""
+NOW = "dlcore.now."
+"""Tags with the state of the running cohort; gone when the study is not running."""
 NOT_IN_KEYS = re.compile(r"[^\w\-.: ]", re.ASCII)  # MLflow takes "/", but then wants a normal path
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
+class Metric(NamedTuple):
     """One point of one metric of a run."""
 
     key: str
@@ -48,7 +56,11 @@ class TrialRun:
     tags: Mapping[str, str]
     metrics: tuple[Metric, ...]
     checksum: str
-    """sha256 of all of the above; as a tag it says that the run is whole."""
+    """sha256 of all of the above."""
+
+    def all_tags(self, parent_run_id: str) -> dict[str, str]:
+        """The tags of the run under the study's run."""
+        return {**self.tags, PARENT: parent_run_id, MARK: self.checksum}
 
 
 def trial_run(facts: StudyFacts, record: TrialRecord) -> TrialRun:
@@ -59,7 +71,7 @@ def trial_run(facts: StudyFacts, record: TrialRecord) -> TrialRun:
     metrics = tuple(point for point in points if is_finite(point))
     key, name = trial_key(facts, record.number), f"trial-{record.number:04d}"
     tags = {
-        "dlcore.key": key,
+        KEY: key,
         "dlcore.state": record.state,
         "dlcore.reason": record.reason or "",
         "dlcore.cohort": str(record.cohort),
@@ -88,7 +100,7 @@ def _curves(facts: StudyFacts, record: TrialRecord) -> Iterator[Metric]:
 
 
 def _single_metrics(facts: StudyFacts, record: TrialRecord, at: int) -> Iterator[Metric]:
-    """One number per run. The value has its metric's plain name: sort the trials by that column."""
+    """One number per run: columns to sort and search by."""
     single: dict[str, float | None] = {
         "n_parameters": record.n_parameters,
         "epochs": len(record.curve),
@@ -100,7 +112,7 @@ def _single_metrics(facts: StudyFacts, record: TrialRecord, at: int) -> Iterator
         "population_size": record.population_size,
     }
     for objective, value in zip(facts.objectives, record.values or (), strict=False):
-        single[objective.metric] = value
+        single[value_key(objective.metric)] = value
     for key, number in single.items():
         if number is not None:
             yield Metric(key, float(number), at, 0)
@@ -125,25 +137,62 @@ class Outcome:
     end_ms: int
 
 
-def running_best(objectives: Sequence[Objective], outcomes: Mapping[int, Outcome]) -> Iterator[Metric]:
-    """Yield the best value after the first 1, 2, 3, ... trials, as far as none of them is missing.
+def outcome(record: TrialRecord, end_ms: int) -> Outcome:
+    """The outcome of a finished trial."""
+    return Outcome(record.state == COMPLETE, record.values or (), end_ms)
+
+
+class RunningBest:
+    """The best value after the first 1, 2, 3, ... trials, as far as none of them is missing.
 
     Counted in the order of numbers and not of finishing, so that it is the same after a crash.
     """
-    best: dict[str, float] = {}
-    at = 0
-    for number in range(len(outcomes)):
-        if number not in outcomes:
-            return
-        outcome = outcomes[number]
-        at = max(at, outcome.end_ms)
-        if outcome.is_complete:
-            for objective, value in zip(objectives, outcome.values, strict=False):
-                name = objective.metric
-                if name not in best or objective.is_better(value, best[name]):
-                    best[name] = value
-        for name, value in best.items():
-            yield Metric(f"best_{name}", value, at, number + 1)
+
+    def __init__(self, objectives: Sequence[Objective]) -> None:
+        """Begin before trial 0."""
+        self._objectives = objectives
+        self._waiting: dict[int, Outcome] = {}
+        self._best: dict[str, float] = {}
+        self._at = self.end_ms = 0
+        self._next = 0
+
+    def add(self, number: int, outcome: Outcome) -> None:
+        """Take in a finished trial; one that was counted already changes nothing."""
+        self.end_ms = max(self.end_ms, outcome.end_ms)
+        if number >= self._next:
+            self._waiting[number] = outcome
+
+    def points(self) -> Iterator[Metric]:
+        """Yield the points that are known now and were not yielded before."""
+        while (outcome := self._waiting.pop(self._next, None)) is not None:
+            self._next += 1
+            self._at = max(self._at, outcome.end_ms)
+            if outcome.is_complete:
+                for objective, value in zip(self._objectives, outcome.values, strict=False):
+                    name = value_key(objective.metric)
+                    if name not in self._best or objective.is_better(value, self._best[name]):
+                        self._best[name] = value
+            for name, value in self._best.items():
+                yield Metric(name, value, self._at, self._next)
+
+
+def value_key(metric: str) -> str:
+    """Name of a trial's value, and of the best one so far on the study's run.
+
+    "best_val_accuracy" is the accuracy at the trial's best epoch, which the study was told; "val_accuracy" is the
+    curve, of which MLflow's tables show the last epoch.
+    """
+    return metric if metric == "n_parameters" else f"best_val_{metric}"
+
+
+def latest(points: Iterable[Metric]) -> dict[str, Metric]:
+    """The points that MLflow's tables show: of each key the last by step, then time, then value."""
+    found: dict[str, Metric] = {}
+    for point in points:
+        known = found.get(point.key)
+        if known is None or (point.step, point.timestamp, point.value) > (known.step, known.timestamp, known.value):
+            found[point.key] = point
+    return found
 
 
 def study_params(facts: StudyFacts) -> dict[str, str]:
@@ -163,7 +212,7 @@ def study_tags(facts: StudyFacts) -> dict[str, str]:
     tags = {
         **environment,
         **{f"dlcore.{key}": text for key, text in budget.items()},
-        "dlcore.study": facts.uuid,
+        STUDY: facts.uuid,
         "dlcore.name": facts.name,
         "dlcore.task": facts.task,
         "dlcore.data": facts.data_name,

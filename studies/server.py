@@ -315,14 +315,6 @@ def _spawned(home: Path, identity: str, port: int) -> subprocess.Popen[bytes]:
     log = home / LOG_FILE
     if log.exists() and log.stat().st_size > LOG_BYTES:
         log.replace(home / f"{LOG_FILE}.1")
-    kept = {name: value for name, value in os.environ.items() if "MLFLOW_" not in name}
-    own = {
-        "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{home / 'mlflow.db'}",  # by environment: `ps` shows arguments
-        "TMPDIR": str(home / "tmp"),
-        HOME_VARIABLE: str(home),
-        IDENTITY_VARIABLE: identity,
-        PORT_VARIABLE: str(port),
-    }
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--serve-artifacts", "--artifacts-destination", str(home / "artifacts")]
     command += ["--allowed-hosts", f"{HOST}:{port},localhost:{port}"]  # MLflow's default lets 10.evil.example in
@@ -332,7 +324,7 @@ def _spawned(home: Path, identity: str, port: int) -> subprocess.Popen[bytes]:
         child = subprocess.Popen(
             command,
             cwd=home,
-            env=kept | dict(SETTINGS) | own,
+            env=_server_environment(home, identity, port),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -341,6 +333,20 @@ def _spawned(home: Path, identity: str, port: int) -> subprocess.Popen[bytes]:
         )
     _children.append(child)
     return child
+
+
+def _server_environment(home: Path, identity: str, port: int) -> dict[str, str]:
+    """This process's environment without what would make the server listen elsewhere, write elsewhere, or ask home."""
+    own = {
+        "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{home / 'mlflow.db'}",  # by environment: `ps` shows arguments
+        "TMPDIR": str(home / "tmp"),
+        HOME_VARIABLE: str(home),
+        IDENTITY_VARIABLE: identity,
+        PORT_VARIABLE: str(port),
+    }
+    # uvicorn reads each of its options from a variable: UVICORN_FD and UVICORN_UDS outdo --host.
+    kept = {name: value for name, value in os.environ.items() if "MLFLOW_" not in name and "UVICORN_" not in name}
+    return kept | dict(SETTINGS) | own
 
 
 def _log_tail(home: Path, n_bytes: int = 2000) -> str:

@@ -8,14 +8,15 @@ when the study ends is left to `studies track`. MLflow itself is never imported 
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 
 from studies import registry
-from studies.errors import TrackingError
+from studies.errors import StudiesError, TrackingError
 from studies.mirrored import MirroredStudy
-from studies.mlflow_rest import Refused, Rest, Unreachable
 from studies.records import StudyFacts, TrialRecord, Winner
+from studies.tracking_store import Refused, TrackingStore, Unreachable
 
-READ_AT_ONCE = 16
+READ_AT_ONCE = 64
 """Records held in memory at a time, each with its curves."""
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 30.0
@@ -28,7 +29,7 @@ class Mirror:
 
     def __init__(
         self,
-        address: Callable[[], str],
+        connect: Callable[[], TrackingStore],
         facts: StudyFacts,
         read: Callable[[Sequence[int]], list[TrialRecord]],
         *,
@@ -37,18 +38,20 @@ class Mirror:
         """Remember where to read and write; nothing happens before `start`.
 
         Args:
-            address: gives the server's address; may wait until it is up; called in the mirror's thread, again
+            connect: opens the place to write to; may wait until it is there; called in the mirror's thread, again
                 after each failure.
             facts: the study.
             read: gives the records of trials, with their curves; called in the mirror's thread.
-            is_thorough: compare runs that are marked as whole with their records too.
+            is_thorough: believe no mark: compare every run with its record, and at the end delete the runs of
+                trials that were not handed over.
         """
-        self._get_address, self._facts, self._read = address, facts, read
+        self._connect, self._facts, self._read = connect, facts, read
         self._is_thorough = is_thorough
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         # Guarded by `_changed`.
-        self._wanted: set[int] = set()
+        self._todo: dict[int, None] = {}
+        """Trials in the order in which they came; a set that remembers it."""
         self._done: set[int] = set()
         self._refused: dict[int | str, str] = {}
         self._progress: Mapping[str, float | str] | None = None
@@ -61,9 +64,10 @@ class Mirror:
         self.experiment_id: str | None = None
         self.parent_run_id: str | None = None
         # Of the thread alone.
-        self._rest: Rest | None = None
+        self._store: TrackingStore | None = None
         self._study: MirroredStudy | None = None
         self._is_shaken = False
+        self._had_trouble = False
         self._declined: set[int | str] = set()
         self._next_progress_at = 0.0
 
@@ -71,7 +75,7 @@ class Mirror:
     def pending(self) -> int:
         """How many trials MLflow lacks, as far as they were handed over."""
         with self._changed:
-            return len(self._wanted - self._done)
+            return len(self._todo) + sum(isinstance(what, int) for what in self._refused)
 
     def start(self) -> None:
         """Begin to work. A daemon: it never keeps a process alive."""
@@ -82,7 +86,7 @@ class Mirror:
     def put(self, numbers: Sequence[int]) -> None:
         """Hand over finished trials; never waits."""
         with self._changed:
-            self._wanted.update(numbers)
+            self._todo |= dict.fromkeys(n for n in numbers if n not in self._done and n not in self._refused)
             self._changed.notify_all()
 
     def show(self, progress: Mapping[str, float | str]) -> None:
@@ -137,17 +141,18 @@ class Mirror:
                 self.error = next(iter(self._refused.values()), None)
                 wait_s = 0.0
             except Exception as error:  # a copy: whatever is wrong with it must neither end nor hold up a study
-                self.error = str(error) if isinstance(error, TrackingError) else f"{type(error).__name__}: {error}"
-                self._is_shaken = True
+                is_plain = isinstance(error, TrackingError | StudiesError)
+                self.error = str(error) if is_plain else f"{type(error).__name__}: {error}"
+                self._is_shaken = self._had_trouble = True
                 if not isinstance(error, Unreachable):
                     self._forget()  # the server may have lost what we know of it: look again
                 wait_s = min(max(FIRST_WAIT_S, 2 * wait_s), LONGEST_WAIT_S)
         self._forget()
 
     def _forget(self) -> None:
-        if self._rest is not None:
-            self._rest.close()
-        self._study = self._rest = None
+        if self._store is not None:
+            self._store.close()
+        self._study = self._store = None
 
     def _wait_for_work(self, wait_s: float) -> bool:
         """Wait after a failure, then until there is something to do; False when the mirror is closed."""
@@ -163,26 +168,25 @@ class Mirror:
             return not self._is_closed
 
     def _has_work(self) -> bool:
-        return bool(self._todo() or self._winner or self._ending) or self._is_progress_due()
-
-    def _todo(self) -> list[int]:
-        return sorted(self._wanted - self._done - self._refused.keys())
+        return bool(self._todo or self._winner or self._ending) or self._is_progress_due()
 
     def _is_progress_due(self) -> bool:
         return self._progress is not None and time.monotonic() >= self._next_progress_at
 
     def _connected(self) -> MirroredStudy:
-        """The study at the server; after a failure, at the server that is there now."""
+        """The study in MLflow; after a failure, in the MLflow that is there now."""
         if self._study is not None and not self._is_shaken:
             return self._study
-        address = self._get_address()
-        if self._study is None or address != self.address:
+        store = self._connect()
+        if self._study is None or self._store is None or store.identity != self._store.identity:
             self._forget()
-            self.address, self._rest = address, Rest(address)
-            study = MirroredStudy(self._rest, self._facts)
+            self.address, self._store = store.where, store
+            study = MirroredStudy(store, self._facts, is_thorough=self._is_thorough)
             self.experiment_id, self.parent_run_id = study.experiment_id, study.parent_run_id
             with self._changed:
-                self._done = {number for number in self._done if study.has(number)}
+                lost = sorted(number for number in self._done if not study.has(number))
+                self._done.difference_update(lost)
+                self._todo = dict.fromkeys([*lost, *self._todo])
             self._study = study
         self._is_shaken = False
         return self._study
@@ -191,7 +195,7 @@ class Mirror:
         """Do the most urgent thing."""
         with self._changed:
             progress = self._progress if self._is_progress_due() else None
-            todo, winner, ending = self._todo(), self._winner, self._ending
+            todo, winner, ending = list(islice(self._todo, READ_AT_ONCE)), self._winner, self._ending
         if progress is not None:
             self._next_progress_at = time.monotonic() + PROGRESS_EVERY_S
             study.write_progress(progress)
@@ -204,39 +208,41 @@ class Mirror:
             with self._changed:
                 self._winner = None if self._winner is winner else self._winner
         elif ending is not None:
-            study.end(ending)
+            study.end(ending, look_again=self._had_trouble, only=self._done if self._is_thorough else None)
+            self._had_trouble, self.parent_run_id = False, study.parent_run_id
             with self._changed:
                 self._ending = None if self._ending == ending else self._ending
                 self._changed.notify_all()
 
     def _write_trials(self, study: MirroredStudy, todo: Sequence[int]) -> None:
-        whole = set() if self._is_thorough else {number for number in todo if study.has(number)}
-        with self._changed:
-            self._done |= whole
-        numbers = [number for number in todo if number not in whole][:READ_AT_ONCE]
-        records = {record.number: record for record in self._read(numbers)} if numbers else {}
-        for number in numbers:
+        whole = [] if self._is_thorough else [number for number in todo if study.has(number)]
+        self._finish_trials(whole)
+        numbers = [number for number in todo if number not in whole]
+        records = self._read(numbers) if numbers else []
+        for number in set(numbers) - {record.number for record in records}:
+            self._decline(number, Refused("NOT_FOUND", f"trial {number} must be in the study database to be mirrored"))
+        for written in study.write_trials(records):
+            if written.refused is not None:
+                self._decline(written.number, written.refused)
+            else:
+                self._finish_trials([written.number])
             with self._changed:
                 if self._is_closed or self._is_progress_due():
                     return
-            try:
-                if number not in records:
-                    raise Refused("NOT_FOUND", f"trial {number} must be in the study database to be mirrored")
-                study.write_trial(records[number])
-            except Refused as error:
-                self._decline(number, error)
-            else:
-                with self._changed:
-                    self._done.add(number)
         study.write_best()
+
+    def _finish_trials(self, numbers: Sequence[int]) -> None:
+        with self._changed:
+            self._done.update(numbers)
+            for number in numbers:
+                self._todo.pop(number, None)
 
     def _write_winner(self, study: MirroredStudy, winner: Winner, example: Mapping[str, list[float]] | None) -> None:
         try:
             study.write_winner(winner)
-            assert self.address is not None, "connected by now"
             name, uuid = self._facts.name, self._facts.uuid
-            request = registry.Request(self.address, name, uuid, winner, study.parent_run_id, example)
-            registry.register_elsewhere(request, is_cancelled=lambda: self._is_closed)
+            request = registry.Request(study.store.where, name, uuid, winner, study.parent_run_id, example)
+            registry.register_elsewhere(request, study.store.credentials(), is_cancelled=lambda: self._is_closed)
         except Refused as error:
             self._decline("winner", error)
 
@@ -247,3 +253,5 @@ class Mirror:
             raise error
         with self._changed:
             self._refused[what] = str(error)
+            if isinstance(what, int):
+                self._todo.pop(what, None)

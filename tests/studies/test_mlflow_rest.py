@@ -4,8 +4,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from studies.errors import TrackingError
-from studies.mlflow_rest import Refused, Rest, Unreachable
+from studies.addresses import tracking_address
+from studies.mlflow_rest import HISTORY, Rest, RestStore
+from studies.tracking_store import Refused, Unreachable
 
 
 class Scripted(BaseHTTPRequestHandler):
@@ -16,12 +17,14 @@ class Scripted(BaseHTTPRequestHandler):
     seen: tuple[str, str | None] = ("", None)
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        self.rfile.read(int(self.headers["Content-Length"] or 0))
         type(self).seen = (self.path, self.headers["Authorization"])
         self.send_response(self.status)
         self.send_header("Content-Length", str(len(self.reply)))
         self.end_headers()
         self.wfile.write(self.reply)
+
+    do_GET = do_POST
 
     def log_message(self, *_: object) -> None:
         pass
@@ -40,7 +43,7 @@ def port() -> Iterator[int]:
 
 @pytest.fixture
 def rest(port: int) -> Iterator[Rest]:
-    client = Rest(f"http://127.0.0.1:{port}/prefix/")
+    client = Rest(tracking_address(f"http://127.0.0.1:{port}/prefix/"))
     yield client
     client.close()
 
@@ -80,27 +83,43 @@ def test_a_stranger_on_the_port_is_said(rest: Rest) -> None:
 
 def test_credentials_are_sent_and_never_said(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     answer(500, b"")
-    for client in (Rest(f"http://ann:s3cret@127.0.0.1:{port}"), Rest(f"http://ann:s3cret@127.0.0.1:{port}/x")):
+    for path in ("", "/x"):
+        store = RestStore(f"http://ann:s%2Fcret@127.0.0.1:{port}{path}")
         with pytest.raises(Unreachable) as caught:
-            client.call("POST", "runs/create", {})
-        assert Scripted.seen[1] == "Basic YW5uOnMzY3JldA=="
-        assert "s3cret" not in str(caught.value) + client.where
-        client.close()
+            store.experiment("a")
+        assert Scripted.seen[1] == "Basic YW5uOnMvY3JldA=="  # ann:s/cret
+        assert "cret" not in str(caught.value) + store.where + repr(store.identity) + repr(store.rest)
+        store.close()
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "tok")
-    client = Rest(f"http://127.0.0.1:{port}")
+    client = Rest(tracking_address(f"http://127.0.0.1:{port}"))
     with pytest.raises(Unreachable):
         client.call("POST", "runs/create", {})
     assert Scripted.seen[1] == "Bearer tok"
     client.close()
 
 
-@pytest.mark.parametrize("address", ["sqlite:///mlflow.db", "file:///tmp", "127.0.0.1:5000", "http://", "databricks"])
-def test_an_address_that_is_no_server_is_refused(address: str) -> None:
-    with pytest.raises(TrackingError, match="http://"):
-        Rest(address)
+def test_a_history_that_may_be_cut_is_asked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = {"a": 3, "b": HISTORY - 2, "c": HISTORY + 7}
+
+    def point(run_id: str, step: int) -> dict[str, object]:
+        return {"key": "k", "value": 0.5, "timestamp": 1, "step": step, "run_id": run_id}
+
+    def histories(self: Rest, run_ids: list[str], key: str) -> list[dict[str, object]]:
+        return [point(run_id, step) for run_id in run_ids for step in range(lengths[run_id])][:HISTORY]
+
+    def call(self: Rest, method: str, path: str) -> dict[str, object]:
+        assert "run_id=c" in path
+        if path.endswith("page_token="):
+            return {"metrics": [point("c", step) for step in range(HISTORY)], "next_page_token": "more"}
+        return {"metrics": [point("c", step) for step in range(HISTORY, HISTORY + 7)]}
+
+    monkeypatch.setattr(Rest, "histories", histories)
+    monkeypatch.setattr(Rest, "call", call)
+    found = RestStore("http://127.0.0.1:9").points(["a", "b", "c"], ["k"])
+    assert {run_id: len(points) for run_id, points in found.items()} == lengths
 
 
 def test_nobody_there_is_unreachable() -> None:
-    client = Rest("http://127.0.0.1:9")
+    client = Rest(tracking_address("http://127.0.0.1:9"))
     with pytest.raises(Unreachable, match="does not answer"):
         client.call("GET", "experiments/get")

@@ -53,7 +53,7 @@ def test_a_trial_shows_every_epoch_of_its_curves_once_at_its_own_time() -> None:
         assert [point.step for point in points] == [1, 2, 3]
         assert [point.timestamp for point in points] == [1_700_000_001_000, 1_700_000_002_000, 1_700_000_003_000]
     single = {point.key: point.value for point in run.metrics if point.step == 0}
-    assert single["accuracy"] == 0.75
+    assert single["best_val_accuracy"] == 0.75
     assert single["n_parameters"] == 99
     assert "peak_memory_bytes" not in single
     assert run.params == {"depth": "2", "learning_rate": "0.1", "nesterov": "True"}
@@ -75,7 +75,7 @@ def test_points_that_are_not_finite_are_left_out_and_named() -> None:
     run = runs.trial_run(FACTS, a_record(curve=tuple(curve), values=(-math.inf,)))
     assert all(math.isfinite(point.value) for point in run.metrics)
     assert [point.step for point in run.metrics if point.key == "train_loss"] == [1, 3]
-    assert run.tags["dlcore.not_finite"] == "train_loss at 2; val_loss at 2; accuracy at 0"
+    assert run.tags["dlcore.not_finite"] == "train_loss at 2; val_loss at 2; best_val_accuracy at 0"
 
 
 def test_the_checksum_tells_other_contents_and_only_those() -> None:
@@ -113,15 +113,38 @@ def test_the_running_best_counts_trials_by_number_and_stops_at_a_gap() -> None:
         3: runs.Outcome(True, (0.6,), 50),
         5: runs.Outcome(True, (0.9,), 60),
     }
-    points = list(runs.running_best(FACTS.objectives, outcomes))
+    best = runs.RunningBest(FACTS.objectives)
+    points = []
+    for number in (1, 0, 5, 3, 2):
+        best.add(number, outcomes[number])
+        points += best.points()
+    best.add(2, outcomes[2])  # a second time
+    assert not list(best.points())
     assert [(point.step, point.value, point.timestamp) for point in points] == [
         (2, 0.5, 40),
         (3, 0.5, 40),
         (4, 0.6, 50),
     ]
-    assert {point.key for point in points} == {"best_accuracy"}
-    downwards = list(runs.running_best((Objective("loss", "minimize"),), outcomes))
-    assert [point.value for point in downwards] == [0.5, 0.4, 0.4]
+    assert {point.key for point in points} == {"best_val_accuracy"}
+    assert best.end_ms == 60
+    downwards = runs.RunningBest((Objective("loss", "minimize"),))
+    for number, outcome in outcomes.items():
+        downwards.add(number, outcome)
+    assert [point.value for point in downwards.points()] == [0.5, 0.4, 0.4]
+
+
+def test_the_best_value_and_the_curve_have_different_names() -> None:
+    run = runs.trial_run(FACTS, a_record(values=(0.9,)))
+    assert [point.value for point in run.metrics if point.key == "best_val_accuracy"] == [0.9]
+    assert runs.latest(run.metrics)["val_accuracy"].value == 1 - 0.5 / 3  # of the last epoch
+    assert runs.value_key("loss") == "best_val_loss"
+    assert runs.value_key("n_parameters") == "n_parameters"
+
+
+def test_the_latest_point_is_the_last_by_step_then_time_then_value() -> None:
+    points = [(1.0, 5, 2), (2.0, 9, 1), (3.0, 5, 2), (0.5, 4, 2)]
+    latest = runs.latest([runs.Metric("loss", *point) for point in points])
+    assert latest == {"loss": runs.Metric("loss", 3.0, 5, 2)}
 
 
 def test_the_spec_is_flat_and_the_budget_which_may_be_raised_is_a_tag() -> None:

@@ -121,6 +121,17 @@ def test_a_process_that_has_just_begun_is_waited_for_and_a_dead_one_is_not(monke
         assert time.monotonic() - began < 1
 
 
+def test_nothing_in_the_environment_makes_it_listen_or_write_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("UVICORN_FD", "UVICORN_UDS", "UVICORN_HOST", "MLFLOW_HOST", "_MLFLOW_SERVER_FILE_STORE"):
+        monkeypatch.setenv(name, "elsewhere")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cret")
+    environment = server._server_environment(tmp_path, "an identity", 5000)
+    assert not {"elsewhere", "s3cret"} & set(environment.values())
+    assert environment["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{tmp_path}/mlflow.db"
+
+
 # --- one server, looked at from all sides ---
 
 
