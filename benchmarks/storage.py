@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from benchmarks.record import record, table
 from studies.errors import StudiesError
@@ -62,7 +62,7 @@ def suggestion(number: int, known: dict[str, BaseDistribution]) -> Suggestion:
     found: dict[str, Any] = {}
     for name, distribution in known.items():
         share = ((number * 2654435761 + len(found) * 40503) % 10007) / 10007
-        if isinstance(distribution, optuna.distributions.CategoricalDistribution):
+        if isinstance(distribution, CategoricalDistribution):
             found[name] = distribution.choices[int(share * len(distribution.choices))]
         else:
             assert isinstance(
