@@ -129,7 +129,7 @@ CURVE_COLUMNS = ("epoch", "train_loss", "val_loss", "val_metric", "learning_rate
 def curve_points(trial: TrialRecord) -> list[tuple[object, ...]]:
     """A trial's curve in the order of `CURVE_COLUMNS`; what is not finite is stored as NULL: SQLite has no NaN."""
     return [
-        (e.epoch, _finite(e.train_loss), _finite(e.val_loss), _finite(e.val_metric), e.learning_rate, e.finished_at)
+        (e.epoch, *map(_stored, (e.train_loss, e.val_loss, e.val_metric, e.learning_rate, e.finished_at)))
         for e in trial.curve
     ]
 
@@ -201,8 +201,9 @@ def _epoch_of(row: AnyRow) -> EpochRecord:
     )
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _stored(value: float) -> float | None:
+    """A number as every database gives it back: SQLite knows no NaN, and no sign of zero."""
+    return value + 0.0 if math.isfinite(value) else None
 
 
 def _number(stored: float | None) -> float:
