@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from benchmarks.record import record, table
 from studies.errors import StudiesError
@@ -37,13 +37,13 @@ TRAIN_S = 2.0
 """Seconds that a cohort's training is made to take where workers share a study: they sleep."""
 
 
-def make_spec(trials: int, cohort: int = COHORT) -> StudySpec:
+def make_spec(trials: int) -> StudySpec:
     return spec_from_dict(
         {
             "study": "benchmark",
             "budget": {"trials": trials},
             "data": {"source": "sklearn:digits"},
-            "search": {"cohort": cohort},
+            "search": {"cohort": COHORT},
         }
     )
 
@@ -62,7 +62,7 @@ def suggestion(number: int, known: dict[str, BaseDistribution]) -> Suggestion:
     found: dict[str, Any] = {}
     for name, distribution in known.items():
         share = ((number * 2654435761 + len(found) * 40503) % 10007) / 10007
-        if isinstance(distribution, optuna.distributions.CategoricalDistribution):
+        if isinstance(distribution, CategoricalDistribution):
             found[name] = distribution.choices[int(share * len(distribution.choices))]
         else:
             assert isinstance(
@@ -99,8 +99,8 @@ def finished(found: Suggestion, cohort: int, epochs: int = EPOCHS) -> TrialRecor
 
 
 def fill(url: str, n: int, cohort: int = COHORT, epochs: int = EPOCHS) -> float:
-    """Store n finished trials of a new study; returns trials per second."""
-    spec = make_spec(n, cohort)
+    """Store n finished trials of a new study, `cohort` at a time; returns trials per second."""
+    spec = make_spec(n)
     known = distributions(spec)
     known = {name: known[name] for name in list(known)[:6] if name != "slope"}
     storage = Storage(url)
@@ -138,13 +138,13 @@ def ask_next(url: str, trials: int, answers: Any) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.monotonic()
     storage = Storage(url)
-    spec = make_spec(trials, 1000)
+    spec = make_spec(trials)
     facts = storage.facts(spec.study)
     assert facts is not None
     search = Search(storage, spec, facts, lambda h: 1000)
     opened = time.monotonic()
     cohort = search.next_cohort()
-    assert cohort is not None and len(cohort.suggestions) == 1000
+    assert cohort is not None and len(cohort.suggestions) == COHORT
     ended = time.monotonic()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     answers.put((opened - began, ended - opened, (peak - before) / 1024))
@@ -199,7 +199,8 @@ def share(url: str, trials: int) -> tuple[float, int, float]:
 
 
 def sizes(large: int) -> Sequence[int]:
-    return [large // 10, large]
+    """Whole cohorts."""
+    return [n - n % COHORT for n in (large // 10, large)]
 
 
 @contextlib.contextmanager
@@ -230,13 +231,13 @@ def measure(arguments: argparse.Namespace) -> str:
                 url = new(f"large-{n}")
                 fill(url, n, 1000, 1)
                 answers = context.Queue()
-                child = context.Process(target=ask_next, args=(url, n + 1000, answers))
+                child = context.Process(target=ask_next, args=(url, n + COHORT, answers))
                 child.start()
                 opening, asking, megabytes = answers.get()
                 child.join()
                 rows.append([kind, f"{n:,}", f"{opening:.2f}", f"{asking:.2f}", f"{megabytes:.0f}"])
                 print(rows[-1], flush=True)
-        header = ["database", "trials", "opening, s", "asking 1,000 (TPE), s", "memory, MB"]
+        header = ["database", "trials", "opening, s", f"asking {COHORT} (TPE), s", "memory, MB"]
         parts.append(f"Opening a study and asking its next cohort:\n\n{table(header, rows)}")
         if "PostgreSQL" in kinds:
             rate, n_errors, efficiency = share(kinds["PostgreSQL"]("shared"), arguments.shared)

@@ -77,12 +77,13 @@ def param_rows(
     suggestions: Sequence[Suggestion], ids: Mapping[int, int], distributions: Mapping[str, BaseDistribution]
 ) -> list[Values]:
     """The searched hyperparameters as Optuna stores them: numbers, with choices as their index."""
+    texts = {name: distribution_to_json(distribution) for name, distribution in distributions.items()}
     return [
         {
             "trial_id": ids[s.number],
             "param_name": name,
             "param_value": distributions[name].to_internal_repr(s.hyperparameters[name]),
-            "distribution_json": distribution_to_json(distributions[name]),
+            "distribution_json": texts[name],
         }
         for s in suggestions
         for name in s.searched
@@ -122,18 +123,13 @@ def rungs_of(trial_id: int, rungs: Mapping[int, float]) -> list[Values]:
     return cast(list[Values], found)
 
 
-def curve_rows(trial_id: int, trial: TrialRecord) -> list[Values]:
-    """A trial's curve; what is not finite is stored as NULL, since SQLite has no NaN."""
+CURVE_COLUMNS = ("epoch", "train_loss", "val_loss", "val_metric", "learning_rate", "finished_at")
+
+
+def curve_points(trial: TrialRecord) -> list[tuple[object, ...]]:
+    """A trial's curve in the order of `CURVE_COLUMNS`; what is not finite is stored as NULL: SQLite has no NaN."""
     return [
-        {
-            "trial_id": trial_id,
-            "epoch": e.epoch,
-            "train_loss": _finite(e.train_loss),
-            "val_loss": _finite(e.val_loss),
-            "val_metric": _finite(e.val_metric),
-            "learning_rate": e.learning_rate,
-            "finished_at": e.finished_at,
-        }
+        (e.epoch, *map(_stored, (e.train_loss, e.val_loss, e.val_metric, e.learning_rate, e.finished_at)))
         for e in trial.curve
     ]
 
@@ -205,8 +201,9 @@ def _epoch_of(row: AnyRow) -> EpochRecord:
     )
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _stored(value: float) -> float | None:
+    """A number as every database gives it back: SQLite knows no NaN, and no sign of zero."""
+    return value + 0.0 if math.isfinite(value) else None
 
 
 def _number(stored: float | None) -> float:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Table, and_, bindparam, delete, insert, or_, 
 from studies import records as r
 from studies import rows
 from studies.checksums import COLUMNS, checksum
+from studies.database import is_sqlite
 from studies.errors import StudiesError, UserError
 from studies.records import TrialRecord
 from studies.rows import (
@@ -35,6 +36,8 @@ from studies.tables import COHORTS, CURVES, LEASES, RESULTS, STUDIES, WINNERS
 
 _SEALED = (TRIAL, PARAM, VALUE, RUNG, USER_ATTR, SYSTEM_ATTR, RESULTS, CURVES)
 """Tables that a trial's checksum is of."""
+Curves = Mapping[int, list[tuple[object, ...]]]
+"""Points of curves by trial id, in the order of `rows.CURVE_COLUMNS`."""
 _CHUNK = 500
 """Trials that are sealed or read back at once."""
 
@@ -95,6 +98,22 @@ def insert_rows(connection: Connection, new: Mapping[Table, Sequence[Values]]) -
             connection.execute(insert(table), list(found))
 
 
+def insert_curves(connection: Connection, curves: Curves) -> None:
+    """Insert points of curves, of which there are more than of all other rows: as `insert_rows` does, but faster."""
+    points = [(trial_id, *point) for trial_id, curve in curves.items() for point in curve]
+    if not points:
+        return
+    columns = ", ".join(("trial_id", *rows.CURVE_COLUMNS))
+    if is_sqlite(connection):
+        places = ", ".join("?" * len(points[0]))
+        connection.exec_driver_sql(f"INSERT INTO {CURVES.name} ({columns}) VALUES ({places})", points)
+        return
+    driver: Any = connection.connection.driver_connection
+    with driver.cursor() as cursor, cursor.copy(f"COPY {CURVES.name} ({columns}) FROM STDIN") as copy:
+        for point in points:
+            copy.write_row(point)
+
+
 def move(connection: Connection, ids: Mapping[int, int], expected: TrialState, values: Values) -> None:
     """Change trials that are in the expected state, all of them or none.
 
@@ -128,13 +147,14 @@ def finish(connection: Connection, ids: Mapping[int, int], trials: Sequence[Tria
     new = {
         VALUE: [row for t in trials for row in rows.values_of(ids[t.number], t.values or ())],
         RUNG: [row for t in trials for row in rows.rungs_of(ids[t.number], t.rungs)],
-        CURVES: [row for t in trials for row in rows.curve_rows(ids[t.number], t)],
         USER_ATTR: rows.attr_rows({ids[t.number]: rows.user_attrs(t) for t in trials}),
     }
     insert_rows(connection, new)
+    curves = {ids[t.number]: rows.curve_points(t) for t in trials}
+    insert_curves(connection, curves)
     results = update(RESULTS).where(RESULTS.c.trial_id == bindparam("id"))
     connection.execute(results, [{"id": ids[t.number], **rows.result_row(t)} for t in trials])
-    seal(connection, list(ids.values()))
+    seal(connection, list(ids.values()), curves)
 
 
 def put_back(connection: Connection, ids: Sequence[int]) -> None:
@@ -146,29 +166,37 @@ def put_back(connection: Connection, ids: Sequence[int]) -> None:
     connection.execute(update(TRIAL).where(is_own).values(state=TrialState.WAITING, datetime_start=None))
 
 
-def stored(connection: Connection, ids: Sequence[int]) -> dict[int, dict[str, list[tuple[object, ...]]]]:
-    """What the tables hold of some trials, as `checksums.checksum` takes it, by trial id."""
+def stored(
+    connection: Connection, ids: Sequence[int], curves: Curves | None = None
+) -> dict[int, dict[str, list[tuple[object, ...]]]]:
+    """What the tables hold of some trials, as `checksums.checksum` takes it, by trial id.
+
+    Curves that the caller has just written need not be read again.
+    """
     found: dict[int, dict[str, list[tuple[object, ...]]]] = {i: defaultdict(list) for i in ids}
-    for table in _SEALED:
+    for table in _SEALED if curves is None else _SEALED[:-1]:
         columns = [table.c.trial_id, *(table.c[name] for name in COLUMNS[table.name])]
         for trial_id, *values in connection.execute(select(*columns).where(table.c.trial_id.in_(ids))):
             found[trial_id][table.name].append(tuple(values))
+    for trial_id, points in (curves or {}).items():
+        found[trial_id][CURVES.name] = points
     return found
 
 
-def seal(connection: Connection, ids: Sequence[int]) -> None:
+def seal(connection: Connection, ids: Sequence[int], curves: Curves | None = None) -> None:
     """Store the checksums of finished trials, of what the database holds of them now."""
     statement = update(RESULTS).where(RESULTS.c.trial_id == bindparam("id")).values(sha256=bindparam("sum"))
-    for begin in range(0, len(ids), _CHUNK):
-        found = stored(connection, ids[begin : begin + _CHUNK])
-        connection.execute(statement, [{"id": i, "sum": checksum(own)} for i, own in found.items()])
+    found = stored(connection, ids, curves)
+    connection.execute(statement, [{"id": i, "sum": checksum(own)} for i, own in found.items()])
 
 
 def seal_all(connection: Connection) -> None:
     """Seal all finished trials of all our studies, after a migration: what is there is taken for right."""
     is_finished = TRIAL.c.state.in_([TrialState[state] for state in r.FINISHED_STATES])
     ours = select(TRIAL.c.trial_id).join(RESULTS, RESULTS.c.trial_id == TRIAL.c.trial_id).where(is_finished)
-    seal(connection, list(connection.execute(ours).scalars()))
+    ids = list(connection.execute(ours).scalars())
+    for begin in range(0, len(ids), _CHUNK):
+        seal(connection, ids[begin : begin + _CHUNK])
 
 
 def falsified(connection: Connection, study: int) -> list[int]:

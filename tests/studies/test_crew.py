@@ -211,9 +211,9 @@ def test_a_worker_that_cannot_begin_says_why(
 def test_cores_are_shared_among_workers() -> None:
     code = (
         "import sys, os; sys.argv = ['studies', 'run', 'nothing', '--workers', '4']\n"
-        "from studies import cli\ncli._n_cores = lambda: 12\n"
+        "from studies import cli\ncli._n_cores = lambda: 5\n"
         "try:\n    cli.main()\nexcept SystemExit:\n    import torch; print('THREADS', torch.get_num_threads())"
     )
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    assert answer.stdout.splitlines()[-1] == "THREADS 3"
+    assert answer.stdout.splitlines()[-1] == "THREADS 1"

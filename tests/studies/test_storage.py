@@ -7,7 +7,7 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from sqlalchemy import text
+from sqlalchemy import delete, select, text
 
 from studies import trials
 from studies.database import writing
@@ -23,7 +23,9 @@ from studies.records import (
     TrialRecord,
     Winner,
 )
+from studies.rows import CURVE_COLUMNS, curve_points
 from studies.storage import Storage
+from studies.tables import CURVES
 
 DISTRIBUTIONS: dict[str, BaseDistribution] = {
     "learning_rate": FloatDistribution(1e-4, 10.0, log=True),
@@ -308,3 +310,28 @@ def test_a_transaction_that_holds_a_study_keeps_others_out(storage: Storage, stu
         done.append("first")
     thread.join(30)
     assert done == ["first", "other"]
+
+
+def test_curves_that_are_copied_are_those_that_are_inserted_row_by_row(
+    storage: Storage, study: StudyFacts, make_trial: Callable[..., TrialRecord]
+) -> None:
+    points = (
+        EpochRecord(1, math.inf, math.nan, 0.1 + 0.2, 5e-324, 1.0),
+        EpochRecord(2, 1e308, -0.0, 1 / 3, 0.1, 1.7e9),
+    )
+    told = [make_trial(0, curve=points), make_trial(1, curve=points[:1])]
+    claim(storage, told)
+    storage.record("wine", told, 1.0)
+    with writing(storage._engine) as connection:
+        fast = [tuple(row) for row in connection.execute(select(CURVES).order_by(CURVES.c.trial_id, CURVES.c.epoch))]
+        connection.execute(delete(CURVES))
+        ids = trials.ids_of(connection, trials.study_id(connection, "wine"), [0, 1])
+        slow_rows = [
+            {"trial_id": ids[t.number], **dict(zip(CURVE_COLUMNS, point, strict=True))}
+            for t in told
+            for point in curve_points(t)
+        ]
+        trials.insert_rows(connection, {CURVES: slow_rows})
+        slow = [tuple(row) for row in connection.execute(select(CURVES).order_by(CURVES.c.trial_id, CURVES.c.epoch))]
+    assert repr(fast) == repr(slow) and len(fast) == 3
+    assert storage.falsified("wine") == []
