@@ -22,7 +22,8 @@ import psutil
 from benchmarks.record import record, table
 from studies import server
 
-SPEC = 'study = "digits"\nseed = {seed}\n[data]\nsource = "sklearn:digits"\n'
+TRIALS = 256
+SPEC = 'study = "digits"\nseed = {seed}\nbudget = {{ trials = {trials} }}\n[data]\nsource = "sklearn:digits"\n'
 
 
 class Watch(threading.Thread):
@@ -54,7 +55,7 @@ class Watch(threading.Thread):
 def run_study(seed: int, folder: Path) -> dict[str, float]:
     """Run the default study with another seed; returns its figures."""
     home = folder / "home"
-    (folder / "digits.toml").write_text(SPEC.format(seed=seed))
+    (folder / "digits.toml").write_text(SPEC.format(seed=seed, trials=TRIALS))
     environment = {**os.environ, "STUDIES_HOME": str(home), "PYTHONUNBUFFERED": "1"}
     for name in ("STUDIES_DB", "MLFLOW_TRACKING_URI"):
         environment.pop(name, None)
@@ -102,7 +103,8 @@ def main() -> None:
             figures = run_study(seed, Path(folder))
         if arguments.rival is not None:
             began = time.monotonic()
-            subprocess.run([sys.executable, arguments.rival, "64", "40", "none"], check=True, stdout=subprocess.DEVNULL)
+            command = [sys.executable, arguments.rival, str(TRIALS), "40", "none"]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             figures["rival, s"] = time.monotonic() - began
             figures["rival / ours"] = figures["rival, s"] / figures["seconds"]
         print(f"seed {seed}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()), flush=True)
@@ -115,12 +117,13 @@ def main() -> None:
     print(f"\n{text}")
     if arguments.record:
         words = (
-            f"64 trials of digits, 40 epochs, halving, {arguments.seeds} seeds, each with an empty home and a cold "
-            "tracking server; everything recorded and mirrored, the winner exported. MB are peaks of resident memory."
+            f"{TRIALS} trials of digits, 40 epochs, halving, {arguments.seeds} seeds, each with an empty home and a "
+            "cold tracking server; all recorded and mirrored, the winner exported. MB are peaks of resident memory."
         )
         if arguments.rival is not None:
             words += (
-                " The rival is Optuna with a plain loop: 64 trials of 40 epochs without halving, tracking or storage."
+                f" The rival is Optuna with a plain loop: {TRIALS} trials of 40 epochs without halving, tracking or "
+                "storage."
             )
         record("The default study", f"{words}\n\n{text}")
 

@@ -435,6 +435,14 @@ def test_the_bundled_specs_are_right_and_named_like_their_files(name: str) -> No
     assert name in bundled()
 
 
+def test_the_default_study_has_256_trials_in_cohorts_of_32() -> None:
+    path = find_spec("digits")
+    assert path is not None
+    spec = load_spec(path)
+
+    assert (spec.budget.trials, cohort_size(spec)) == (256, 32)
+
+
 def test_a_spec_is_found_by_name_or_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.toml").write_text(THREE_LINES)
