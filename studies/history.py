@@ -13,8 +13,8 @@ from optuna.study._multi_objective import _fast_non_domination_rank
 
 from studies.records import COMPLETE, FAIL, PRUNED, Objective, TrialRecord
 
-N_BEST = 64
-N_NEWEST = 512
+N_BEST = 128
+N_NEWEST = 1_024
 
 _LEARNS_NOTHING = ("random", "qmc", "grid")
 
