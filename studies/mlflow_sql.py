@@ -115,8 +115,8 @@ class SqlStore:
             number = created[0]
             own = update(EXPERIMENTS).where(EXPERIMENTS.c.experiment_id == number)
             connection.execute(own.values(artifact_location=f"{ROOT}{number}"))
-            labels = [{"key": key, "value": value, "experiment_id": number} for key, value in tags.items()]
-            connection.execute(insert(EXPERIMENT_TAGS), labels)
+            labels = [(key, value, number) for key, value in tags.items()]
+            put(connection, "experiment_tags", ("key", "value", "experiment_id"), labels)
         return str(number)
 
     def restore_experiment(self, experiment_id: str) -> None:

@@ -1,8 +1,8 @@
 """The mirror: a thread that brings MLflow in line with the study database, and is never waited for.
 
-The study hands over numbers of finished trials; the thread reads their records from the database and writes
-their runs. The server may be slow, gone or not there yet: the thread tries again, and what it has not written
-when the study ends is left to `studies track`. MLflow itself is never imported into this process.
+The study hands over numbers of finished trials; the thread reads their records from the database, a few at a time,
+and writes their runs. The server may be slow, gone or not there yet: the thread tries again, and what it has not
+written when the study ends is left to `studies track`. MLflow itself is never imported into this process.
 """
 
 import threading
@@ -208,7 +208,7 @@ class Mirror:
             with self._changed:
                 self._winner = None if self._winner is winner else self._winner
         elif ending is not None:
-            study.end(ending, look_again=self._had_trouble, only=self._done if self._is_thorough else None)
+            study.end(ending, look_again=self._had_trouble, only=self._known() if self._is_thorough else None)
             self._had_trouble, self.parent_run_id = False, study.parent_run_id
             with self._changed:
                 self._ending = None if self._ending == ending else self._ending
@@ -230,6 +230,11 @@ class Mirror:
                 if self._is_closed or self._is_progress_due():
                     return
         study.write_best()
+
+    def _known(self) -> set[int]:
+        """All trials that were handed over and are not waiting."""
+        with self._changed:
+            return self._done | {what for what in self._refused if isinstance(what, int)}
 
     def _finish_trials(self, numbers: Sequence[int]) -> None:
         with self._changed:

@@ -235,7 +235,9 @@ class TcpProxy:
                     if fault == "500":
                         client.sendall(b"HTTP/1.1 500 Oh dear\r\nContent-Length: 2\r\n\r\n{}")
                         continue
-                    server_side.sendall(request)
+                    # The server answers to its own name only.
+                    own = self.address.removeprefix("http://").encode()
+                    server_side.sendall(request.replace(b"Host: " + own, f"Host: {host}:{port}".encode(), 1))
                     reply = _message(server_side)
                     if not reply or fault == "lose":
                         return
