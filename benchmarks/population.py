@@ -27,9 +27,10 @@ import torch
 
 from benchmarks.record import provenance, record, table
 from dlcore.config import DataConfig, ModelConfig, TrainConfig
-from dlcore.data import TensorData, load_splits, to_tensors
+from dlcore.data import load_splits, to_tensors
 from dlcore.parallel import populate
 from dlcore.population import Member
+from dlcore.rows import TensorData
 from dlcore.tasks import Task
 from dlcore.training import Training
 
@@ -139,7 +140,7 @@ def cases(arguments: argparse.Namespace) -> list[Case]:
             low, high = (int(width) for width in widths.split("-"))
             for batch_size in (128, 256):
                 for n_members in (32, 128) if high <= 256 else (8,):
-                    short = max(1, epochs // 5) if high > 256 else epochs
+                    short = {30: 12, 3: 2}[epochs] if high > 256 else epochs
                     found.append(Case(name, (low, high), batch_size, n_members, short))
     return found
 

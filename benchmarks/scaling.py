@@ -20,10 +20,10 @@ import torch
 
 from benchmarks.population import ORDER_SEED, Case, members, rows
 from benchmarks.record import provenance, record, table
-from dlcore.data import TensorData
 from dlcore.packing import CPU_STACK_BYTES
 from dlcore.parallel import populate
 from dlcore.population import Population
+from dlcore.rows import TensorData
 from dlcore.training import Training
 
 BATCH_SIZE = 128

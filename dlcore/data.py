@@ -13,6 +13,7 @@ from torch import Tensor
 from dlcore.config import DataConfig
 from dlcore.errors import DataError
 from dlcore.preprocess import Preprocessor, fit_preprocessor
+from dlcore.rows import TensorData
 from dlcore.splitting import split_rows
 from dlcore.tables import Table, read_table
 from dlcore.targets import Label, Targets, encode_targets
@@ -73,21 +74,6 @@ class DataSplits:
         """The task, with the units of a regression's targets."""
         fitted = self.preprocessor
         return Task(self.task, self.n_outputs, fitted.target_mean, fitted.target_scale)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TensorData:
-    """Preprocessed train and val, resident on one device. Test is not here: it is read once, at the end."""
-
-    task: Task
-    x_train: Tensor
-    """(N, F), standardised."""
-    y_train: Tensor
-    """As `Task.loss` wants it: binary (N,) floating, multiclass (N,) int64, regression (N, C) standardised."""
-    x_val: Tensor
-    """See `x_train`."""
-    y_val: Tensor
-    """See `y_train`."""
 
 
 def load_splits(config: DataConfig, seed: int) -> DataSplits:

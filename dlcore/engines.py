@@ -7,6 +7,7 @@ with the same curves up to rounding.
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,12 +15,12 @@ import torch
 from torch import Tensor
 
 from dlcore.curve import Divergence, Epoch
-from dlcore.data import TensorData
 from dlcore.packing import Member, engine_for
 from dlcore.parallel import ParallelPopulation, populate
 from dlcore.population import Population
+from dlcore.rows import TensorData
 from dlcore.training import Training
-from dlcore.workers import can_have_workers, crew
+from dlcore.workers import WorkerLost, can_have_workers, crew
 
 
 class State(Protocol):
@@ -154,6 +155,8 @@ class Together:
     def _halves(self, indices: Sequence[int]) -> list[tuple[list[int], Population | ParallelPopulation]]:
         """The living of these members, about to begin again in two populations."""
         living = [i for i in indices if i not in self._dropped and not self.states[i].is_finished]
+        if not living:
+            return []
         self._limit.members = (len(living) + 1) // 2
         if self._data.x_train.is_cuda:
             torch.cuda.empty_cache()
@@ -163,7 +166,8 @@ class Together:
 def prepare(device: torch.device) -> None:
     """Start what populations on this device will need, without waiting for it."""
     if device.type == "cpu" and can_have_workers():
-        crew(torch.get_num_threads() - 1)
+        with suppress(WorkerLost):  # who needs them will try again, and say so
+            crew(torch.get_num_threads() - 1)
 
 
 @dataclass(frozen=True, slots=True)

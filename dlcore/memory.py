@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import torch
 
-from dlcore.data import TensorData
 from dlcore.grouped import has_grouped_products
 from dlcore.layout import Layout, lay_out
 from dlcore.packing import Member, cost_of, cut_into_stacks, evaluation_chunk, has_dropout, padded_widths
 from dlcore.program import arena_size
+from dlcore.rows import TensorData
 from dlcore.updates import hyperparameters_of, n_states
 
 

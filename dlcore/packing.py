@@ -125,32 +125,42 @@ def evaluation_chunk(n_rows: int, batch_size: int) -> int:
 
 
 def cut_into_stacks(members: Sequence[Member], cost: Cost, itemsize: int) -> list[list[int]]:
-    """Indices of the members of each stack, in the order they have inside it."""
+    """Indices of the members of each stack, in the order they have inside it, for one core or device.
+
+    Members are sorted by shape and cut where the work is even, so that the stacks are alike inside.
+    """
     memory = sum(stack_bytes(m.model_config, m.train_config.batch_size, itemsize) for m in members)
-    return deal(members, -(-memory // cost.stack_bytes))
+    return _ordered(members, _cut(members, _work(members), -(-memory // cost.stack_bytes)))
 
 
 def deal(members: Sequence[Member], n: int) -> list[list[int]]:
-    """Indices of members in n parts (or one each) of even work, in the order they have inside a stack.
+    """Indices of members in n parts (or one each) of even work, for as many cores.
 
-    Members are sorted by shape and cut where the work is even, so that the parts are alike inside. Where a few large
-    members make that uneven, each goes to the part with the least work instead, the largest first.
+    They are cut as into stacks. Where a few large members make that uneven, each goes to the part with the least work
+    instead, the largest first.
     """
-    # What a whole stack pays for if one of its members has it comes first.
-    order = sorted(range(len(members)), key=lambda i: (has_dropout(members[i].model_config), order_key(members[i]), i))
-    work = [step_flops(m.model_config, m.train_config.batch_size) for m in members]
-    n = min(n, len(members))
-    cut, spread = _cut(order, work, n), _spread(work, n)
+    work = _work(members)
+    cut, spread = _cut(members, work, n), _spread(work, n)
 
     def longest(parts: Sequence[Sequence[int]]) -> float:
         return max(sum(work[i] for i in part) for part in parts)
 
-    chosen = cut if longest(cut) <= UNEVEN * longest(spread) else spread
-    return [sorted(part, key=lambda i: (order_key(members[i]), i)) for part in chosen if part]
+    return _ordered(members, cut if longest(cut) <= UNEVEN * longest(spread) else spread)
 
 
-def _cut(order: Sequence[int], work: Sequence[float], n: int) -> list[list[int]]:
-    """Neighbours in an order, cut into n parts."""
+def _work(members: Sequence[Member]) -> list[float]:
+    return [step_flops(m.model_config, m.train_config.batch_size) for m in members]
+
+
+def _ordered(members: Sequence[Member], parts: Sequence[Sequence[int]]) -> list[list[int]]:
+    return [sorted(part, key=lambda i: (order_key(members[i]), i)) for part in parts if part]
+
+
+def _cut(members: Sequence[Member], work: Sequence[float], n: int) -> list[list[int]]:
+    """Members in order of their shape, cut into n parts (or one each)."""
+    # What a whole stack pays for if one of its members has it comes first.
+    order = sorted(range(len(members)), key=lambda i: (has_dropout(members[i].model_config), order_key(members[i]), i))
+    n = min(n, len(members))
     total, done = sum(work), 0.0
     parts: list[list[int]] = [[] for _ in range(n)]
     for index in order:
@@ -162,6 +172,7 @@ def _cut(order: Sequence[int], work: Sequence[float], n: int) -> list[list[int]]
 
 def _spread(work: Sequence[float], n: int) -> list[list[int]]:
     """Longest processing time first. Graham, SIAM Journal on Applied Mathematics 17, 1969."""
+    n = min(n, len(work))
     parts: list[list[int]] = [[] for _ in range(n)]
     loads = [0.0] * n
     for index in sorted(range(len(work)), key=lambda i: (-work[i], i)):

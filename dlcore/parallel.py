@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterator, Sequence
 import torch
 
 from dlcore.curve import Epoch
-from dlcore.data import TensorData
 from dlcore.packing import Member, deal
 from dlcore.population import MemberState, Population, check_members, first_states
+from dlcore.rows import TensorData
 from dlcore.stack import Network
 from dlcore.workers import Carried, Done, Job, Worker, can_have_workers, carried_of, crew, population_of
 

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from dlcore.config import TrainConfig
 from dlcore.curve import Divergence, Epoch, find_divergence, is_better, is_out_of_patience, objective_value
-from dlcore.data import TensorData
 from dlcore.errors import ConfigError
 from dlcore.grouped import has_grouped_products
 from dlcore.memory import predict_memory_bytes
 from dlcore.models import count_parameters, draw_linears
 from dlcore.packing import Member, cost_of, cut_into_stacks, step_flops
+from dlcore.rows import TensorData
 from dlcore.schedules import learning_rate_factors
 from dlcore.seeding import batch_order
 from dlcore.stack import Linears, Network, Stack

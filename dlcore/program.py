@@ -190,7 +190,8 @@ class Program:
 
     def _is_grouped(self, layer: Layer) -> bool:
         """Whether a layer's products are one call; those of the first layer are one plain product."""
-        return self._extras.is_grouped and layer.runs[0].input_layer >= 0
+        is_first = bool(layer.spans) and layer.runs[0].input_layer < 0
+        return self._extras.is_grouped and not is_first
 
     def _forward_product(self, block: Block, z: Tensor) -> Product:
         """z += W a."""

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from dlcore.config import ModelConfig
-from dlcore.data import TensorData
 from dlcore.elementwise import Op
 from dlcore.layout import Block, Layout, lay_out
 from dlcore.losses import loss_ops, targets_like
 from dlcore.metrics import widest_dtype
 from dlcore.packing import Cost, Member, evaluation_chunk, padded_widths
 from dlcore.program import Arena, Extras, Program, arena_size
+from dlcore.rows import TensorData
 from dlcore.seeding import dropout_rows
 from dlcore.tasks import curve_metric
 from dlcore.updates import Schedules, Updates, n_states

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from dlcore.config import ModelConfig, TrainConfig
 from dlcore.curve import Divergence, Epoch, find_divergence, is_better, is_out_of_patience, objective_value
-from dlcore.data import TensorData
 from dlcore.errors import ConfigError
 from dlcore.evaluation import forward_rows
 from dlcore.models import build_model, set_step
 from dlcore.optim import Optimizer
+from dlcore.rows import TensorData
 from dlcore.schedules import learning_rate_factors
 from dlcore.seeding import batch_order
 from dlcore.tasks import curve_metric

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from dlcore.curve import Epoch
-from dlcore.data import TensorData
 from dlcore.population import MemberState, Population
+from dlcore.rows import TensorData
 from dlcore.stack import Network
 
 Carried = tuple[MemberState, Network | None]

@@ -1,17 +1,36 @@
-from collections.abc import Callable
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
 from dlcore import engines
 from dlcore.config import DataConfig, ModelConfig, TrainConfig
-from dlcore.data import TensorData, load_splits, to_tensors
+from dlcore.curve import Epoch
+from dlcore.data import load_splits, to_tensors
 from dlcore.engines import Engine, Limit, Loop, Together, form_groups
-from dlcore.packing import Member
-from dlcore.population import Population
+from dlcore.packing import Member, deal
+from dlcore.parallel import ParallelPopulation
+from dlcore.population import MemberState, Population
+from dlcore.rows import TensorData
+from dlcore.workers import can_have_workers, crew, dismiss
+from tests.dlcore.conftest import DIE, trap
 
 ORDER = 11
+needs_workers = pytest.mark.skipif(not can_have_workers(), reason="needs a POSIX system")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """However many cores there are; tests of several ask for them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +43,26 @@ def member(seed: int, width: int = 8, **training: object) -> Member:
     return Member(ModelConfig(13, 3, (width,)), TrainConfig(**(values | training)), seed)  # type: ignore[arg-type]
 
 
-@pytest.fixture(params=[Loop, Population, Together])
+def together_on_two_cores(*rest: object, **named: object) -> Engine:
+    torch.set_num_threads(2)
+    return Together(*rest, **named)  # type: ignore[arg-type]
+
+
+ENGINES = [
+    Loop,
+    Population,
+    pytest.param(partial(ParallelPopulation, n_parts=2), marks=needs_workers, id="ParallelPopulation"),
+    Together,
+    pytest.param(together_on_two_cores, marks=needs_workers, id="Together on two cores"),
+]
+
+
+@pytest.fixture(params=ENGINES)
 def make(request: pytest.FixtureRequest) -> Callable[..., Engine]:
     return request.param  # type: ignore[no-any-return]
 
 
-# What both engines promise
+# What all engines promise
 
 
 def test_every_epoch_of_every_member_is_yielded_once(make: Callable[..., Engine], data: TensorData) -> None:
@@ -85,6 +118,15 @@ def test_both_engines_give_the_same_curves_and_weights(data: TensorData) -> None
 # Memory
 
 
+def check_told_once(told: list[tuple[int, Epoch]], engine: Engine, whole: Population, lengths: list[int]) -> None:
+    """Every epoch was told, none twice, and the curves are those of a population that nothing happened to."""
+    assert sorted((i, e.epoch) for i, e in told) == [(i, e + 1) for i, n in enumerate(lengths) for e in range(n)]
+    for state, wanted, length in zip(engine.states, whole.states, lengths, strict=True):
+        assert len(state.curve) == length and state.best in state.curve and state.best_weights
+        for left, right in zip(state.curve, wanted.curve[:length], strict=True):
+            assert left.val_loss == pytest.approx(right.val_loss, rel=1e-9)
+
+
 @pytest.mark.parametrize("is_late", [False, True])
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
 def test_without_memory_a_population_is_halved_until_it_fits_and_the_size_is_remembered(
@@ -93,35 +135,79 @@ def test_without_memory_a_population_is_halved_until_it_fits_and_the_size_is_rem
     members = [member(seed, 4 + seed) for seed in range(7)]
     whole = Population(members, data, order_seed=ORDER)
     list(whole.advance(5))
-    started, advanced = Population.__init__, Population._advance_one
+    started, advanced = Population.__init__, Population.train_epoch
 
     def start(self: Population, own: list[Member], *rest: object, **named: object) -> None:
         if len(own) > 2 and not is_late:
             raise error
         started(self, own, *rest, **named)  # type: ignore[arg-type]
 
-    def advance(self: Population, *rest: object) -> object:
+    def advance(self: Population, to_epoch: int) -> dict[int, Epoch] | None:
         if len(self.states) > 2 and is_late and self.epoch == 3:
             raise error
-        return advanced(self, *rest)  # type: ignore[arg-type]
+        return advanced(self, to_epoch)
 
     monkeypatch.setattr(Population, "__init__", start)
-    monkeypatch.setattr(Population, "_advance_one", advance)
+    monkeypatch.setattr(Population, "train_epoch", advance)
     limit = Limit()
     engine = Together(members, data, order_seed=ORDER, limit=limit)
     told = list(engine.advance(2))
     engine.drop([1])
     told += engine.advance(5)
     assert limit.members is not None and limit.members <= 2
-    lengths = [2 if i == 1 else 5 for i in range(7)]
-    assert sorted((i, e.epoch) for i, e in told) == [(i, e + 1) for i in range(7) for e in range(lengths[i])]
-    for i, (state, wanted) in enumerate(zip(engine.states, whole.states, strict=True)):
-        for left, right in zip(state.curve, wanted.curve[: lengths[i]], strict=True):
-            assert left.val_loss == pytest.approx(right.val_loss, rel=1e-9)
+    check_told_once(told, engine, whole, [2 if i == 1 else 5 for i in range(7)])
 
 
-def test_another_error_and_a_member_that_does_not_fit_alone_are_raised(
+@needs_workers
+@pytest.mark.parametrize("when", ["before an epoch", "when all is trained"])
+def test_where_a_worker_is_killed_a_population_is_halved_and_goes_on(data: TensorData, when: str) -> None:
+    members = [member(seed, 4 + seed) for seed in range(7)]
+    whole = Population(members, data, order_seed=ORDER)
+    list(whole.advance(5))
+    torch.set_num_threads(2)
+    limit = Limit()
+    engine = Together(members, data, order_seed=ORDER, limit=limit)
+    told = list(engine.advance(2))
+    engine.drop([1])
+    living = [i for i in range(7) if i != 1]
+    there = [living[place] for place in deal([members[i] for i in living], 2)[1]]
+    state, (worker,) = engine.states[there[0]], crew(1)
+    assert isinstance(state, MemberState) and limit.members is None
+    if when == "before an epoch":
+        os.kill(worker.pid, signal.SIGSTOP)
+    else:
+        trap(state, DIE, None)
+    events = engine.advance(5)
+    told.append(next(events))
+    if when == "before an epoch":
+        os.kill(worker.pid, signal.SIGKILL)
+    told += events
+    assert not worker.is_alive
+    assert limit.members is not None and limit.members <= 3
+    check_told_once(told, engine, whole, [2 if i == 1 else 5 for i in range(7)])
+    assert torch.get_num_threads() == 2
+
+
+@needs_workers
+def test_where_no_process_can_be_started_all_are_trained_without(
     data: TensorData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object, **_named: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    members = [member(seed, 4 + seed) for seed in range(3)]
+    whole = Population(members, data, order_seed=ORDER)
+    list(whole.advance(5))
+    dismiss()
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    torch.set_num_threads(2)
+    engine = Together(members, data, order_seed=ORDER)
+    check_told_once(list(engine.advance(5)), engine, whole, [5, 5, 5])
+
+
+@pytest.mark.parametrize("n_threads", [1, pytest.param(2, marks=needs_workers)])
+def test_another_error_and_a_member_that_does_not_fit_alone_are_raised(
+    data: TensorData, monkeypatch: pytest.MonkeyPatch, n_threads: int
 ) -> None:
     def fail(error: Exception) -> Callable[..., None]:
         def start(*args: object, **named: object) -> None:
@@ -129,12 +215,13 @@ def test_another_error_and_a_member_that_does_not_fit_alone_are_raised(
 
         return start
 
-    monkeypatch.setattr(Population, "__init__", fail(RuntimeError("shapes do not match")))
-    with pytest.raises(RuntimeError, match="shapes"):
-        Together([member(0), member(1)], data, order_seed=ORDER)
-    monkeypatch.setattr(Population, "__init__", fail(MemoryError()))
-    with pytest.raises(MemoryError):
-        Together([member(0), member(1)], data, order_seed=ORDER)
+    torch.set_num_threads(n_threads)
+    for error, found in ((RuntimeError("shapes do not match"), RuntimeError), (MemoryError(), MemoryError)):
+        monkeypatch.setattr(Population, "__init__", fail(error))
+        with pytest.raises(found) as caught:
+            list(Together([member(0), member(1)], data, order_seed=ORDER).advance(1))
+        assert caught.value is error
+    assert torch.get_num_threads() == n_threads
 
 
 # Groups

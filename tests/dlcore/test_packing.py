@@ -9,11 +9,14 @@ from dlcore.config import ACTIVATIONS, ModelConfig, TrainConfig
 from dlcore.elementwise import NEEDS_INPUT
 from dlcore.packing import (
     ORDER,
+    UNEVEN,
     UNIT_FLOPS,
+    VECTOR,
     Cost,
     Member,
     cost_of,
     cut_into_stacks,
+    deal,
     engine_for,
     evaluation_chunk,
     padded_widths,
@@ -21,7 +24,8 @@ from dlcore.packing import (
     step_flops,
 )
 
-CPU = cost_of("cpu", 2)
+CPU = cost_of("cpu")
+GROUPED = cost_of("cpu", is_grouped=True)
 
 
 def member(*widths: int, **changes: object) -> Member:
@@ -45,6 +49,11 @@ def test_every_activation_has_a_place_and_a_cost():
     assert set(ORDER[-len(NEEDS_INPUT) :]) == NEEDS_INPUT
 
 
+def test_products_are_grouped_on_the_cpu_alone():
+    assert GROUPED.is_grouped and not CPU.is_grouped
+    assert not cost_of("cuda", is_grouped=True).is_grouped
+
+
 @pytest.mark.parametrize("n", [1, 2, 5, 33, 200])
 def test_every_member_is_in_one_stack(n):
     stacks = cut_into_stacks(mixture(n), CPU, 4)
@@ -52,15 +61,50 @@ def test_every_member_is_in_one_stack(n):
     assert all(stacks)
 
 
-def test_stacks_keep_all_cores_busy_and_fit_the_cache():
+def work_of(members: list[Member], parts: list[list[int]]) -> list[float]:
+    return [sum(step_flops(members[i].model_config, 128) for i in part) for part in parts]
+
+
+def test_stacks_fit_the_cache_and_are_even():
     members = mixture(200)
     stacks = cut_into_stacks(members, CPU, 4)
-    work = [sum(step_flops(members[i].model_config, 128) for i in stack) for stack in stacks]
-    assert len(stacks) % 2 == 0
+    work = work_of(members, stacks)
+    assert len(stacks) > 1
     assert max(work) < 1.5 * sum(work) / len(work)
     taken = [sum(stack_bytes(members[i].model_config, 128, 4) for i in stack) for stack in stacks]
     assert sum(taken) / len(taken) <= CPU.stack_bytes
-    assert len(cut_into_stacks(members, cost_of("cuda", 2), 4)) == 1
+    assert len(cut_into_stacks(members, cost_of("cuda"), 4)) == 1
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 16])
+def test_parts_are_dealt_evenly(n):
+    members = mixture(200)
+    parts = deal(members, n)
+    assert sorted(i for part in parts for i in part) == list(range(200))
+    work = work_of(members, parts)
+    assert len(work) == n and max(work) < 1.25 * sum(work) / n
+
+
+@given(st.lists(st.integers(1, 3000), min_size=1, max_size=12), st.integers(1, 5))
+def test_no_part_is_much_longer_than_it_must_be(widths, n):
+    members = [member(width, width) for width in widths]
+    parts = deal(members, n)
+    assert sorted(i for part in parts for i in part) == list(range(len(widths)))
+    assert all(parts) and len(parts) <= min(n, len(widths))
+    work = work_of(members, parts)
+    alone = max(step_flops(m.model_config, 128) for m in members)
+    # Whoever gets a member when all have at least as much work ends no later than that member after the average.
+    assert max(work) <= UNEVEN * (sum(work) / n + alone) * (1 + 1e-9)
+
+
+def test_a_few_large_members_are_spread_and_do_not_all_wait_for_one_core():
+    members = [member(8), member(8), member(900, 900), member(8), member(900, 900), member(800, 900)]
+    parts = deal(members, 3)
+    assert [sum(len(members[i].model_config.widths) == 2 for i in part) for part in parts] == [1, 1, 1]
+
+
+def test_fewer_members_than_parts_get_a_part_each():
+    assert sorted(deal([member(9), member(9), member(9)], 8)) == [[0], [1], [2]]
 
 
 def test_members_with_dropout_share_a_stack():
@@ -83,6 +127,15 @@ def test_padding_never_cuts_a_unit_off(shapes):
         assert all(p >= w for p, w in zip(padded, each.model_config.widths, strict=True))
 
 
+@given(st.lists(st.tuples(st.integers(1, 90), st.integers(0, 4)), min_size=1, max_size=9))
+def test_where_products_are_grouped_widths_are_padded_to_whole_vectors_and_no_further(shapes):
+    members = [member(*[w] * depth) for w, depth in shapes]
+    for each, padded in zip(members, padded_widths(members, GROUPED), strict=True):
+        widths = each.model_config.widths
+        assert len(padded) == len(widths)
+        assert all(p % VECTOR == 0 and 0 <= p - w < VECTOR for p, w in zip(padded, widths, strict=True))
+
+
 def test_neighbours_of_nearly_equal_width_share_a_product_and_others_do_not():
     members = [member(w, w) for w in (16, 17, 18, 200, 201, 300)]
     assert padded_widths(members, CPU) == [(18, 18)] * 3 + [(201, 201)] * 2 + [(300, 300)]
@@ -90,13 +143,14 @@ def test_neighbours_of_nearly_equal_width_share_a_product_and_others_do_not():
 
 def test_dear_calls_pad_more_and_free_ones_not_at_all():
     members = [member(w, w) for w in (16, 40, 90)]
-    assert padded_widths(members, Cost(1e12, 1, 1)) == [(90, 90)] * 3
-    assert padded_widths(members, Cost(0.0, 1, 1)) == [(16, 16), (40, 40), (90, 90)]
+    assert padded_widths(members, Cost(1e12, 1)) == [(90, 90)] * 3
+    assert padded_widths(members, Cost(0.0, 1)) == [(16, 16), (40, 40), (90, 90)]
 
 
 def test_a_stack_with_dropout_pads_to_pairs_of_units():
     members = [member(15, 15, dropout=0.2), member(40, 21)]
-    assert all(width % 2 == 0 for padded in padded_widths(members, CPU) for width in padded)
+    for cost in (CPU, GROUPED):
+        assert all(width % 2 == 0 for padded in padded_widths(members, cost) for width in padded)
 
 
 def test_the_engine_is_a_rule_on_width_and_device():

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlcore.config import ACTIVATIONS, INITIALIZATIONS, SCHEDULES, DataConfig, ModelConfig, TrainConfig
-from dlcore.data import TensorData, load_splits, to_tensors
+from dlcore.data import load_splits, to_tensors
 from dlcore.errors import ConfigError
 from dlcore.evaluation import evaluate
 from dlcore.memory import predict_memory_bytes
 from dlcore.models import build_model
 from dlcore.population import Member, MemberState, Population
+from dlcore.rows import TensorData
 from dlcore.tasks import Task
 from dlcore.training import Epoch, Training, train
 

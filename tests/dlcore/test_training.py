@@ -8,10 +8,11 @@ import torch
 
 from dlcore.config import DataConfig, ModelConfig, TrainConfig
 from dlcore.curve import find_divergence
-from dlcore.data import TensorData, load_splits, to_tensors
+from dlcore.data import load_splits, to_tensors
 from dlcore.errors import ConfigError
 from dlcore.evaluation import evaluate
 from dlcore.models import build_model, set_step
+from dlcore.rows import TensorData
 from dlcore.schedules import learning_rate_factors
 from dlcore.seeding import batch_order
 from dlcore.training import Epoch, Training, train
