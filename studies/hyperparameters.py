@@ -105,6 +105,7 @@ class Rule:
 RULES: dict[str, Rule] = {
     "depth": Rule("integer", high=100),
     "width": Rule("integer", low=1, high=65_536),
+    "funnel": Rule("number", high=1, is_low_open=True),
     "activation": Rule("name", names=ACTIVATIONS),
     "slope": Rule("number", high=1, only_with=("activation", "leaky_relu")),
     "initialization": Rule("name", names=INITIALIZATIONS),
@@ -124,6 +125,7 @@ RULES: dict[str, Rule] = {
 FIXED: dict[str, Value] = {
     "depth": 2,
     "width": 64,
+    "funnel": 1.0,
     "activation": "relu",
     "slope": 0.01,
     "initialization": "default",

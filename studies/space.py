@@ -81,7 +81,7 @@ def shrink(
     Args:
         hyperparameters: As suggested.
         spec: Its search space bounds what widths and depths there are.
-        count: Hyperparameters -> weights and biases; grows with width and depth.
+        count: Hyperparameters -> weights and biases; grows with width.
 
     Returns:
         The suggestion itself if it fits; else the deepest network that does, of the largest width that fits it.
@@ -111,6 +111,9 @@ def check_smallest(spec: StudySpec, count: Callable[[Hyperparameters], int]) -> 
         SpecError: None does.
     """
     smallest = {name: _smallest(setting) for name, setting in spec.searched.items()} | spec.fixed
+    if "funnel" in spec.searched:
+        # A suggestion keeps its funnel when it is shrunk: the one that narrows least must fit too.
+        smallest["funnel"] = _largest(spec.searched["funnel"])
     shrink(smallest, spec, count)
 
 
@@ -119,6 +122,10 @@ def _smallest(setting: Setting) -> Value:
         return setting.low
     values = setting if isinstance(setting, tuple) else (setting,)
     return values[0] if isinstance(values[0], str) else min(values)  # of one kind in a setting
+
+
+def _largest(setting: Setting) -> Value:
+    return setting.high if isinstance(setting, Range) else max(setting) if isinstance(setting, tuple) else setting
 
 
 def _numbers_up_to(spec: StudySpec, name: str, high: Value) -> list[int]:
@@ -157,6 +164,18 @@ def _extended(point: dict[str, Value], name: str, values: tuple[Value, ...]) -> 
     return [point | {name: value} for value in values] if _applies(name, point) else [point]
 
 
+def widths(hyperparameters: Hyperparameters) -> tuple[int, ...]:
+    """Units of each hidden layer: `width` in the first, in each other one those of the layer before times `funnel`,
+    rounded, at least 1."""
+    # A trial that was recorded before there were funnels has none.
+    width, funnel = int(hyperparameters["width"]), float(hyperparameters.get("funnel", 1.0))
+    found: list[int] = []
+    for _ in range(int(hyperparameters["depth"])):
+        found.append(width)
+        width = max(1, round(width * funnel))
+    return tuple(found)
+
+
 def model_config(hyperparameters: Hyperparameters, n_features: int, n_outputs: int) -> ModelConfig:
     """The network of one trial.
 
@@ -169,7 +188,7 @@ def model_config(hyperparameters: Hyperparameters, n_features: int, n_outputs: i
     return ModelConfig(
         n_features=n_features,
         n_outputs=n_outputs,
-        widths=(int(values["width"]),) * int(values["depth"]),
+        widths=widths(values),
         activation=str(values["activation"]),
         initialization=str(values["initialization"]),
         dropout=float(values["dropout"]),

@@ -128,6 +128,10 @@ def _space_and_training_rules(parts: Parts, training: Training) -> Iterator[Mist
             setting = space[other] if other in space else getattr(training, other, None) or FIXED[other]
             if not (other in given and other not in space) and value not in (choices(setting) or ()):
                 yield Mistake(f"search_space.{name}", f"has no meaning where {other} is never {value}")
+    depth = space.get("depth", FIXED["depth"])
+    deepest = depth.high if isinstance(depth, Range) else max(depth) if isinstance(depth, tuple) else depth
+    if "funnel" in space and int(deepest) < 2 and not ("depth" in given and "depth" not in space):
+        yield Mistake("search_space.funnel", "has no meaning where depth is never above 1")
     warmup = space.get("warmup_epochs", 0)
     longest = warmup.high if isinstance(warmup, Range) else max(warmup) if isinstance(warmup, tuple) else warmup
     if int(longest) > training.epochs:

@@ -46,7 +46,7 @@ def test_every_value_that_a_rule_allows_can_be_trained() -> None:
         ends = rule.names or (True,) if rule.kind in ("name", "switch") else (int(low),)
         for value in ends:
             assert rule.wrong(value) is None
-            if name in ("depth", "width"):
+            if name in ("depth", "width", "funnel"):
                 continue
             model = name in ("activation", "slope", "initialization", "dropout")
             config = {name: value}
@@ -72,6 +72,9 @@ def test_ranges_lists_and_single_values_are_settings() -> None:
         ("width", 0, "must be >= 1; got 0"),
         ("depth", -1, "must be >= 0; got -1"),
         ("learning_rate", 0, "must be > 0; got 0"),
+        ("funnel", 0, "must be > 0; got 0"),
+        ("funnel", 1.5, "must be <= 1; got 1.5"),
+        ("funnel", {"low": 0.0, "high": 1.0}, ".low must be > 0; got 0.0"),
         ("momentum", 1.0, "must be < 1; got 1.0"),
         ("dropout", "0.5", 'must be a number; got "0.5"'),
         ("dropout", math.nan, "must be finite; got nan"),

@@ -1,8 +1,11 @@
+import contextlib
 import os
 import shutil
 import signal
+import sqlite3
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from studies.errors import SpecChanged, StudyBusy, UserError
 from studies.home import Home, drive
 from studies.records import EpochDone, TrialRecord
 from studies.runner import Run
+from studies.space import widths
 from studies.spec import spec_from_dict
 from studies.storage import Storage
 from tests.studies.conftest import NOBODY, SMALL_SPEC, Lines
@@ -111,6 +115,35 @@ def test_a_raised_budget_goes_on(tmp_path: Path, finished_home: Home, display: L
     outcome = start(home, display, budget={"trials": 9}).execute(None)
     assert outcome.n_new == 3 and len(outcome.trials) == 9
     assert bits(home)[:6] == bits(finished_home)
+
+
+def test_a_study_from_before_there_were_funnels_goes_on(tmp_path: Path, finished_home: Home, display: Lines) -> None:
+    shutil.copytree(finished_home.root, tmp_path / "home")
+    home = home_at(tmp_path / "home")
+    path = home.database_url.removeprefix("sqlite:///")
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute(
+            "UPDATE dlcore_results SET hyperparameters_json = json_remove(hyperparameters_json, '$.funnel')"
+        )
+    before = Storage(home.database_url)
+    assert all("funnel" not in trial.hyperparameters for trial in before.records("wine"))
+    stored = before.facts("wine")
+    outcome = start(home, display, budget={"trials": 9}).execute(None)
+    assert [t.hyperparameters.get("funnel") for t in outcome.trials] == [None] * 6 + [1.0] * 3
+    after = Storage(home.database_url).facts("wine")
+    assert stored is not None and after is not None
+    assert {**after.spec, "budget": None} == {**stored.spec, "budget": None}
+
+
+def test_a_searched_funnel_is_recorded_and_trained(tmp_path: Path, display: Lines) -> None:
+    home = home_at(tmp_path / "home")
+    space = {"width": 16, "depth": 3, "funnel": {"low": 0.3, "high": 0.9}}
+    outcome = start(home, display, search_space=space, budget={"trials": 3}).execute(None)
+    assert all("funnel" in trial.searched for trial in outcome.trials)
+    for trial in outcome.trials:
+        sizes = [13, *widths(trial.hyperparameters), 3]
+        assert trial.n_parameters == sum((a + 1) * b for a, b in pairwise(sizes))
+    assert len({trial.n_parameters for trial in outcome.trials}) == 3
 
 
 def test_a_changed_spec_is_refused_with_its_differences(finished_home: Home, display: Lines) -> None:

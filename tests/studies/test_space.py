@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from dlcore.config import ModelConfig, TrainConfig
+from dlcore.models import count_parameters
 from studies.errors import SpecError
 from studies.hyperparameters import RULES, Range
 from studies.records import Value
@@ -24,12 +25,14 @@ from studies.space import (
     shrink,
     suggest,
     train_config,
+    widths,
 )
 from studies.spec import StudySpec, parse_spec, resolved_objectives
 
 EVERYTHING = """
 depth = { low = 0, high = 4 }
 width = { low = 16, high = 256, log = true }
+funnel = { low = 0.4, high = 1.0 }
 activation = ["relu", "leaky_relu"]
 slope = { low = 0.01, high = 0.3, log = true }
 initialization = ["default", "orthogonal"]
@@ -137,7 +140,7 @@ def test_every_suggestion_builds_dlcores_configs(space: str) -> None:
     for chosen, _ in suggestions(spec, 30):
         model = model_config(chosen, 64, 10)
         training = train_config(spec, chosen, "accuracy")
-        assert model.widths == (chosen["width"],) * int(chosen["depth"])
+        assert model.widths == widths(chosen)
         assert (training.epochs, training.patience, training.objective) == (40, 16, "accuracy")
         assert training.clip_norm == (None if chosen["clip_norm"] is False else 1.0)
         for name in ("activation", "slope", "initialization", "dropout"):
@@ -146,6 +149,55 @@ def test_every_suggestion_builds_dlcores_configs(space: str) -> None:
             assert name not in chosen or getattr(training, name) == chosen[name]
         assert isinstance(model, ModelConfig)
         assert isinstance(training, TrainConfig)
+
+
+# Funnels
+
+
+@pytest.mark.parametrize(
+    ("width", "depth", "funnel", "expected"),
+    [
+        (64, 3, 1.0, (64, 64, 64)),
+        (64, 4, 0.5, (64, 32, 16, 8)),
+        (100, 3, 0.7, (100, 70, 49)),
+        (10, 3, 0.33, (10, 3, 1)),
+        (4, 4, 0.01, (4, 1, 1, 1)),
+        (8, 1, 0.5, (8,)),
+        (8, 0, 0.5, ()),
+    ],
+)
+def test_a_funnel_narrows_each_layer_by_the_same_share(
+    width: int, depth: int, funnel: float, expected: tuple[int, ...]
+) -> None:
+    assert widths({"width": width, "depth": depth, "funnel": funnel}) == expected
+
+
+def test_the_parameters_of_a_funnel_are_counted_before_it_is_built() -> None:
+    chosen = dict(grid_points(spec_of("width = 20\ndepth = 3\nfunnel = [0.5, 1.0]"))[0]) | {"funnel": 0.5}
+
+    assert count_parameters(model_config(chosen, 7, 2)) == (7 + 1) * 20 + (20 + 1) * 10 + (10 + 1) * 5 + (5 + 1) * 2
+
+
+@given(st.integers(1, 300), st.integers(0, 8), st.floats(0.01, 1))
+def test_a_funnel_never_widens_and_grows_with_the_first_width(width: int, depth: int, funnel: float) -> None:
+    found = widths({"width": width, "depth": depth, "funnel": funnel})
+    wider = widths({"width": width + 1, "depth": depth, "funnel": funnel})
+
+    assert len(found) == depth
+    assert all(left >= right >= 1 for left, right in itertools.pairwise(found))
+    assert all(left <= right for left, right in zip(found, wider, strict=True))
+
+
+def test_a_trial_recorded_before_there_were_funnels_has_equal_widths() -> None:
+    assert widths({"width": 9, "depth": 2}) == (9, 9)
+
+
+def test_a_spec_without_a_funnel_suggests_what_it_did_before() -> None:
+    spec = spec_of("width = [8, 16]\ndepth = {low = 1, high = 3}")
+
+    assert "funnel" not in str(spec.to_dict())
+    assert list(distributions(spec)) == ["depth", "width"]
+    assert all(chosen["funnel"] == 1.0 and "funnel" not in searched for chosen, searched in suggestions(spec, 9))
 
 
 # max_parameters
@@ -198,6 +250,17 @@ def test_a_space_in_which_nothing_fits_is_said_before_work_starts() -> None:
         check_smallest(limited(31), size)
     with pytest.raises(SpecError, match="which has 16"):
         check_smallest(limited(15, "depth = [4, 1]\nwidth = [64, 8, 32]"), size)
+
+
+def test_the_widest_funnel_must_fit_at_the_smallest_width_and_depth() -> None:
+    def count(chosen: Mapping[str, Value]) -> int:
+        return sum(widths(chosen))
+
+    space = "depth = 3\nwidth = [8, 16]\nfunnel = {low = 0.5, high = 1.0}"
+    check_smallest(limited(24, space), count)
+    with pytest.raises(SpecError, match="which has 24"):
+        check_smallest(limited(23, space), count)
+    assert shrink({"depth": 3, "width": 16, "funnel": 0.5}, limited(24, space), count)["width"] == 8
 
 
 # Grids

@@ -66,6 +66,7 @@ def test_a_search_space_searches_what_it_names_and_fixes_the_rest() -> None:
     assert spec.searched == {"width": (32, 64)}
     assert spec.fixed == {
         "depth": 3,
+        "funnel": 1.0,
         "activation": "gelu",
         "slope": 0.01,
         "initialization": "default",

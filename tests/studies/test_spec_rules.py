@@ -164,6 +164,18 @@ def test_a_condition_in_the_training_section_counts() -> None:
     assert mistakes('[search_space]\nslope = [0.1, 0.2]\nactivation = ["relu", "leaky_relu"]') == []
 
 
+@pytest.mark.parametrize("depth", ["depth = 1", "depth = [0, 1]", "depth = {low = 0, high = 1}"])
+def test_a_funnel_needs_a_second_layer(depth: str) -> None:
+    assert mistakes(f"[search_space]\nfunnel = [0.5, 1.0]\n{depth}") == [
+        "search_space.funnel has no meaning where depth is never above 1"
+    ]
+
+
+@pytest.mark.parametrize("depth", ["", "depth = [1, 2]", "depth = {low = 0, high = 4}"])
+def test_a_funnel_goes_with_any_depth_that_may_be_above_one(depth: str) -> None:
+    assert mistakes(f"[search_space]\nfunnel = [0.5, 1.0]\n{depth}") == []
+
+
 def test_a_wrong_condition_is_the_only_mistake() -> None:
     (mistake,) = mistakes('[search_space]\nslope = [0.1, 0.2]\nactivation = "leaky"')
 
