@@ -23,6 +23,7 @@ INITIALIZATIONS = (
 )
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "cosine", "one_cycle")
+PRECISIONS = ("fp32", "tf32", "bf16")
 CLASSIFICATION_METRICS = ("accuracy", "balanced_accuracy", "f1", "roc_auc", "log_loss")
 REGRESSION_METRICS = ("rmse", "mae", "r2")
 METRICS = CLASSIFICATION_METRICS + REGRESSION_METRICS
@@ -159,6 +160,8 @@ class TrainConfig:
     objective: str = "loss"
     """What makes an epoch the best: "loss" (on val) or a name in `METRICS`; ties go to the lower val loss,
     then to the earlier epoch."""
+    precision: str = "fp32"
+    """Name in `PRECISIONS`: of the matrix products while training; see `dlcore.precision`."""
 
     def __post_init__(self) -> None:
         """Check each field."""
@@ -175,3 +178,4 @@ class TrainConfig:
         if self.patience is not None:
             _between("patience", self.patience, 1)
         _one_of("objective", self.objective, ("loss", *METRICS))
+        _one_of("precision", self.precision, PRECISIONS)

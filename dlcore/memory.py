@@ -7,7 +7,8 @@ import torch
 from dlcore.grouped import has_grouped_products
 from dlcore.layout import Layout, lay_out
 from dlcore.packing import Member, cost_of, cut_into_stacks, evaluation_chunk, has_dropout, padded_widths
-from dlcore.program import arena_size
+from dlcore.precision import factor_dtype
+from dlcore.program import arena_size, factor_size
 from dlcore.rows import TensorData
 from dlcore.updates import hyperparameters_of, n_states
 
@@ -30,7 +31,7 @@ def predict_memory_bytes(members: Sequence[Member], data: TensorData) -> int:
     for cut in cut_into_stacks(members, cost, like.element_size()):
         stack = [members[i] for i in cut]
         layout = lay_out([member.model_config for member in stack], padded_widths(stack, cost))
-        total += like.element_size() * _lasting(stack, layout, data)
+        total += like.element_size() * _lasting(stack, layout, data) + _rounded_bytes(stack, layout, data)
         transient.append(like.element_size() * _passing(len(stack), data))
     return total + sum(sorted(transient)[-n_threads:])
 
@@ -51,6 +52,18 @@ def _lasting(stack: Sequence[Member], layout: Layout, data: TensorData) -> int:
     configs = [member.train_config for member in stack]
     outputs = len(stack) * data.task.n_outputs * len(data.x_val)
     return copies * layout.n_parameters + hyperparameters_of(layout, configs) + arena + outputs
+
+
+def _rounded_bytes(stack: Sequence[Member], layout: Layout, data: TensorData) -> int:
+    """Bytes of the factors of a stack's products, where these are not the numbers themselves."""
+    config, (n_rows, n_features) = stack[0].train_config, data.x_train.shape
+    if config.precision != "bf16":
+        return 0
+    batch = min(config.batch_size, n_rows)
+    sizes = {batch, n_rows % config.batch_size} - {0}
+    drops = any(has_dropout(member.model_config) for member in stack)
+    numbers = sum(factor_size(layout, n_features, size, has_dropout=drops) for size in sizes) + layout.n_parameters
+    return factor_dtype(data.x_train).itemsize * numbers
 
 
 def _passing(n_members: int, data: TensorData) -> int:

@@ -23,6 +23,7 @@ from dlcore.grouped import has_grouped_products
 from dlcore.memory import predict_memory_bytes
 from dlcore.models import count_parameters, draw_linears
 from dlcore.packing import Member, cost_of, cut_into_stacks, step_flops
+from dlcore.precision import check_precision
 from dlcore.rows import TensorData
 from dlcore.schedules import learning_rate_factors
 from dlcore.seeding import batch_order
@@ -161,7 +162,7 @@ class Population:
         """Draw initial weights; nothing is trained yet.
 
         Args:
-            members: At least one, with equal batch size, optimizer, epochs and objective.
+            members: At least one, with equal batch size, optimizer, epochs, objective and precision.
             data: Preprocessed rows; members live on their device, in their dtype.
             order_seed: The study's seed for the order of the rows, which all members share.
             begun: Where another population of these members stopped: their states, all after the same epoch, and
@@ -169,6 +170,7 @@ class Population:
 
         Raises:
             ConfigError: Members differ where they must not, or do not fit the data.
+            DeviceError: The device of the data cannot train in the precision asked for.
         """
         check_members(members, data)
         self.data = data
@@ -319,13 +321,15 @@ def check_members(members: Sequence[Member], data: TensorData) -> None:
 
     Raises:
         ConfigError: They differ where they must not, or do not fit the data.
+        DeviceError: The device of the data cannot train in the precision asked for.
     """
     if not members:
         raise ConfigError("a population needs at least one member; got none")
-    for name in ("batch_size", "optimizer", "epochs", "objective"):
+    for name in ("batch_size", "optimizer", "epochs", "objective", "precision"):
         values = sorted({str(getattr(member.train_config, name)) for member in members})
         if len(values) > 1:
             raise ConfigError(f"{name} must be equal for all members of a population; got {', '.join(values)}")
+    check_precision(members[0].train_config.precision, data.x_train.device)
     wanted = (data.x_train.shape[1], data.task.n_outputs)
     for index, member in enumerate(members):
         found = (member.model_config.n_features, member.model_config.n_outputs)

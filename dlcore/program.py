@@ -21,6 +21,7 @@ from dlcore.config import ModelConfig
 from dlcore.elementwise import NEEDS_INPUT, Op, backward_op, forward_op, leaky_relu_ops
 from dlcore.grouped import Product, grouped_product
 from dlcore.layout import Block, Layer, Layout, Run, Span
+from dlcore.precision import Factors, factor_dtype, product_op
 
 
 class Arena:
@@ -52,6 +53,15 @@ def arena_size(layout: Layout, n_features: int, n_rows: int, *, has_backward: bo
         size += copies * aligned(layer.rows * n_rows)
         size += aligned(_kept_rows(layer, has_dropout=has_dropout and has_backward) * n_rows)
     return size
+
+
+def factor_size(layout: Layout, n_features: int, n_rows: int, *, has_dropout: bool) -> int:
+    """Numbers in the rounded factors of a `Program` that trains, those of its parameters left out."""
+    size = n_features + layout.head.rows
+    for layer in layout.layers:
+        kept = _kept_rows(layer, has_dropout=has_dropout)
+        size += layer.rows + kept + (layer.rows if kept < layer.rows else 0)
+    return n_rows * size
 
 
 def _kept_rows(layer: Layer, *, has_dropout: bool) -> int:
@@ -103,6 +113,9 @@ class Program:
             self._d = [arena.take(layer.rows, n_rows) for layer in layout.layers]
             if self._has_dropout:
                 self.keep = [arena.take(layer.rows, n_rows) for layer in layout.layers]
+        self._factors = Factors(is_rounded=extras.factors is not None and gradients is not None)
+        if gradients is not None:
+            self._factors.share(parameters, extras.factors)
         self._derivatives: dict[tuple[int, int], Op] = {}
         self.forward: list[Op] = list(self._forward())
         """From `x` (and `keep`) to `outputs`."""
@@ -112,23 +125,33 @@ class Program:
     # ---- forward
 
     def _forward(self) -> Iterator[Op]:
+        yield from self._factors.update(self._parameters, self.x)
         for index, layer in enumerate(self._layout.layers):
             yield from self._affine(layer, self._z[index])
             for span in layer.spans:
                 yield from self._activation(index, span)
+            z, kept = self._z[index], self._kept[index]
+            yield from self._factors.update(*([z] if len(kept) < len(z) else []), kept)
         yield from self._affine(self._layout.head, self.outputs)
 
     def _affine(self, layer: Layer, z: Tensor) -> Iterator[Op]:
         """z <- W a + b for all members."""
         bias = self._parameters[layer.bias : layer.bias + layer.rows]
+        weights = self._factors.of(self._parameters)
+        if weights.dtype != z.dtype:
+            # CUDA's products of narrower factors write what they give, and add it to nothing.
+            for run in layer.runs:
+                yield product_op(self._weights(run, weights), self._inputs(run), self._rows(z, run))
+            yield partial(z.add_, bias[:, None])
+            return
         yield partial(z.copy_, bias[:, None].expand_as(z))
         if self._is_grouped(layer):
             yield grouped_product([self._forward_product(block, z) for block in layer.blocks], is_added=True)
             return
         for run in layer.runs:
-            weights, inputs, outputs = self._weights(run), self._inputs(run), self._rows(z, run)
+            outputs = self._rows(z, run)
             product = outputs.addmm_ if outputs.dim() == 2 else outputs.baddbmm_
-            yield partial(product, weights, inputs)
+            yield partial(product, self._weights(run, weights), self._inputs(run))
 
     def _activation(self, index: int, span: Span) -> Iterator[Op]:
         """The activation of a span, and its derivative for later."""
@@ -168,20 +191,21 @@ class Program:
         """From d of a layer to the gradients of its weights and biases, and to d of the layers before."""
         assert self._gradients is not None
         yield partial(torch.sum, d, 1, out=self._gradients[layer.bias : layer.bias + layer.rows])
+        yield from self._factors.update(d)
+        factor = self._factors.of(d)
         if self._is_grouped(layer):
-            yield grouped_product([self._weight_product(block, d) for block in layer.blocks], is_added=False)
-            if below := [self._input_product(block, d) for block in layer.blocks if block.layer > 0]:
+            yield grouped_product([self._weight_product(block, factor) for block in layer.blocks], is_added=False)
+            if below := [self._input_product(block, factor) for block in layer.blocks if block.layer > 0]:
                 yield grouped_product(below, is_added=False)
             return
         for run in layer.runs:
-            of_run, inputs = self._rows(d, run), self._inputs(run)
-            product = torch.mm if of_run.dim() == 2 else torch.bmm
-            yield partial(product, of_run, inputs.mT, out=self._weights(run, self._gradients))
+            of_run = self._rows(factor, run)
+            yield product_op(of_run, self._inputs(run).mT, self._weights(run, self._gradients))
             if run.input_layer >= 0:
                 start = run.first.input_row
                 before = self._d[run.input_layer][start : start + run.n * run.first.n_in]
                 before = before if run.n == 1 else before.view(run.n, run.first.n_in, -1)
-                yield partial(product, self._weights(run).mT, of_run, out=before)
+                yield product_op(self._weights(run, self._factors.of(self._parameters)).mT, of_run, before)
 
     # ---- products of one block, where a whole layer's are one call
     #
@@ -197,7 +221,8 @@ class Program:
         """z += W a."""
         inputs = self._input_rows(block)[: block.used_in]
         rows = z[block.row : block.row + block.used_out]
-        return self._block_of(self._parameters, block)[: block.used_out, : block.used_in], inputs, rows
+        weights = self._block_of(self._factors.of(self._parameters), block)
+        return weights[: block.used_out, : block.used_in], inputs, rows
 
     def _weight_product(self, block: Block, d: Tensor) -> Product:
         """dW = d a^T."""
@@ -209,7 +234,7 @@ class Program:
         """da = W^T d, in the padding too: it must not keep what was in memory before."""
         rows = d[block.row : block.row + block.used_out]
         below = self._d[block.layer - 1][block.input_row : block.input_row + block.n_in]
-        return self._block_of(self._parameters, block)[: block.used_out].T, rows, below
+        return self._block_of(self._factors.of(self._parameters), block)[: block.used_out].T, rows, below
 
     def _block_of(self, flat: Tensor, block: Block) -> Tensor:
         """A block's weights, or what is laid out like them, (out, in)."""
@@ -218,8 +243,8 @@ class Program:
     def _input_rows(self, block: Block) -> Tensor:
         """What a block reads, (in, B)."""
         if block.layer == 0:
-            return self.x.T
-        return self._activations(block.layer - 1, block.input_row, block.input_row + block.n_in)
+            return self._factors.of(self.x).T
+        return self._activations(block.layer - 1, block.input_row, block.input_row + block.n_in, is_factor=True)
 
     # ---- views
 
@@ -227,10 +252,10 @@ class Program:
         """Whether a run is one plain product: one member, or members that read the same features."""
         return run.n == 1 or run.input_layer < 0
 
-    def _weights(self, run: Run, of: Tensor | None = None) -> Tensor:
-        """Weights (or what is laid out like them) of a run, (n, out, in) or (out, in)."""
+    def _weights(self, run: Run, of: Tensor) -> Tensor:
+        """Weights, or what is laid out like them, of a run, (n, out, in) or (out, in)."""
         first = run.first
-        piece = (self._parameters if of is None else of)[first.weight : first.weight + run.n * first.size]
+        piece = of[first.weight : first.weight + run.n * first.size]
         if self._is_flat(run):
             return piece.view(run.n * first.n_out, first.n_in)
         return piece.view(run.n, first.n_out, first.n_in)
@@ -244,23 +269,32 @@ class Program:
     def _inputs(self, run: Run) -> Tensor:
         """What a run reads, (n, in, B) or (in, B)."""
         if run.input_layer < 0:
-            return self.x.T
+            return self._factors.of(self.x).T
         start, n_in = run.first.input_row, run.first.n_in
-        piece = self._activations(run.input_layer, start, start + run.n * n_in)
+        piece = self._activations(run.input_layer, start, start + run.n * n_in, is_factor=True)
         return piece if run.n == 1 else piece.view(run.n, n_in, -1)
 
-    def _activations(self, index: int, start: int, stop: int) -> Tensor:
-        """Outputs of rows of a hidden layer, after dropout, (stop - start, B)."""
+    def _activations(self, index: int, start: int, stop: int, *, is_factor: bool = False) -> Tensor:
+        """Outputs of rows of a hidden layer, after dropout, (stop - start, B), or their factors."""
         z, kept = self._z[index], self._kept[index]
         # Rows that keep their input are the last ones.
         first_kept = len(z) - len(kept)
-        return z[start:stop] if start < first_kept else kept[start - first_kept : stop - first_kept]
+        whole, first = (z, 0) if start < first_kept else (kept, first_kept)
+        return (self._factors.of(whole) if is_factor else whole)[start - first : stop - first]
 
 
 class Extras:
     """What a program needs to know of the members beside the layout."""
 
-    def __init__(self, layout: Layout, members: Sequence[ModelConfig], like: Tensor, *, is_grouped: bool) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        members: Sequence[ModelConfig],
+        like: Tensor,
+        *,
+        is_grouped: bool,
+        is_rounded: bool = False,
+    ) -> None:
         """Collect it.
 
         Args:
@@ -268,7 +302,10 @@ class Extras:
             members: In the order of the stack.
             like: A tensor of the device and dtype wanted.
             is_grouped: Whether products of unequal shape are one call, see `dlcore.grouped`.
+            is_rounded: Whether products in training read rounded factors, see `dlcore.precision`.
         """
+        self.factors = like.new_zeros(layout.n_parameters, dtype=factor_dtype(like)) if is_rounded else None
+        """The parameters, rounded, for all programs; None where they are their own factors."""
         self.has_dropout = any(member.dropout > 0 and member.widths for member in members)
         self.is_grouped = is_grouped
         self._layout, self._members = layout, members

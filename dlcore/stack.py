@@ -17,6 +17,7 @@ from dlcore.layout import Block, Layout, lay_out
 from dlcore.losses import loss_ops, targets_like
 from dlcore.metrics import widest_dtype
 from dlcore.packing import Cost, Member, evaluation_chunk, padded_widths
+from dlcore.precision import products_in
 from dlcore.program import Arena, Extras, Program, arena_size
 from dlcore.rows import TensorData
 from dlcore.seeding import dropout_rows
@@ -59,7 +60,9 @@ class Stack:
         self._allocate(networks, n_states(configs[0].optimizer))
         schedules = Schedules(configs, self.steps_per_epoch, self._parameters)
         self._updates = Updates(self._layout, configs, self._parameters, self._gradients, self._states, schedules)
-        extras = Extras(self._layout, models, self._parameters, is_grouped=cost.is_grouped)
+        self._precision = configs[0].precision
+        is_rounded = self._precision == "bf16"
+        extras = Extras(self._layout, models, self._parameters, is_grouped=cost.is_grouped, is_rounded=is_rounded)
         self._build_programs(extras)
         self._dropout = _Dropout(self._layout, members, self._parameters) if extras.has_dropout else None
         self._losses = self._parameters.new_empty(self.steps_per_epoch, len(members))
@@ -151,7 +154,13 @@ class Stack:
             (5, P), on the device: mean training loss, the first step's, the highest step's (NaN if one is
             NaN), val loss, val metric.
         """
-        data, step = self._data, (epoch - 1) * self.steps_per_epoch
+        with products_in(self._precision):
+            self._train(order, (epoch - 1) * self.steps_per_epoch)
+        return torch.cat([self._summary(), self._measure()])
+
+    def _train(self, order: Tensor, step: int) -> None:
+        """One pass over train; `step` counts the weight updates before it."""
+        data = self._data
         for index, rows in enumerate(torch.split(order, self._batch_size)):
             now = self._training[len(rows)]
             torch.index_select(data.x_train, 0, rows, out=now.program.x)
@@ -162,7 +171,6 @@ class Stack:
                 op()
             self._updates.step(step + index)
             self._losses[index].copy_(now.losses)
-        return torch.cat([self._summary(), self._measure()])
 
     def _summary(self) -> Tensor:
         """Mean, first and highest training loss of the epoch's steps, (3, P)."""

@@ -3,7 +3,7 @@
 `dlcore.population` does the same for many at once and is tested against this file. Plain autograd, no tricks;
 rows stay on the device, batches are indexed out of them, and the device is waited for once per epoch.
 
-Not covered on purpose: callbacks, mixed precision, gradient accumulation, data loaders.
+Not covered on purpose: callbacks, gradient accumulation, data loaders.
 """
 
 import math
@@ -19,6 +19,7 @@ from dlcore.errors import ConfigError
 from dlcore.evaluation import forward_rows
 from dlcore.models import build_model, set_step
 from dlcore.optim import Optimizer
+from dlcore.precision import check_precision, forward_rounded, products_in
 from dlcore.rows import TensorData
 from dlcore.schedules import learning_rate_factors
 from dlcore.seeding import batch_order
@@ -55,8 +56,10 @@ class Training:
 
         Raises:
             ConfigError: If the network does not fit the data, or the objective does not fit the task.
+            DeviceError: If the device of the data cannot train in the precision asked for.
         """
         _check_fit(model_config, data)
+        check_precision(train_config.precision, data.x_train.device)
         self.model_config = model_config
         self.train_config = train_config
         self.data = data
@@ -114,7 +117,8 @@ class Training:
     def _advance_one(self) -> None:
         """Train one epoch, measure it on val, and judge it."""
         number = self.epoch + 1
-        losses = self._train_epoch(number)
+        with products_in(self.train_config.precision):
+            losses = self._train_epoch(number)
         numbers = self._measure(losses)
         if math.isnan(self._first_loss):
             self._first_loss = numbers.first_loss
@@ -143,12 +147,16 @@ class Training:
         order = batch_order(self.order_seed, epoch, len(data.x_train)).to(data.x_train.device)
         for rows in torch.split(order, self.train_config.batch_size):
             set_step(self.model, self._step)
-            loss = data.task.loss(self.model(data.x_train[rows]), data.y_train[rows])
+            loss = data.task.loss(self._outputs(data.x_train[rows]), data.y_train[rows])
             gradients = torch.autograd.grad(loss, self._parameters)
             self._optimizer.step(gradients, self._learning_rate(self._step))
             losses.append(loss.detach())
             self._step += 1
         return losses
+
+    def _outputs(self, x: Tensor) -> Tensor:
+        """Outputs (B, C) for a batch (B, F), to be differentiated."""
+        return forward_rounded(self.model, x) if self.train_config.precision == "bf16" else self.model(x)
 
     def _learning_rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0 over the whole training."""

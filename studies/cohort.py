@@ -22,6 +22,7 @@ from dlcore.engines import Group, Limit, State, form_groups, prepare
 from dlcore.evaluation import evaluate
 from dlcore.models import build_model, count_parameters
 from dlcore.packing import Member
+from dlcore.precision import check_precision
 from dlcore.seeding import derive_seed
 from dlcore.training import Training
 from studies import halving, pruner
@@ -77,12 +78,13 @@ class Trainer:
         """Put the data on the device.
 
         Raises:
-            dlcore.errors.DeviceError: The spec's device is not there.
+            dlcore.errors.DeviceError: The spec's device is not there, or cannot train in the spec's precision.
         """
         self._spec = spec
         self._objectives = tuple(objectives)
         self._n_features, self._n_outputs = splits.n_features, splits.n_outputs
         self.device = choose_device(spec.training.device)
+        check_precision(spec.training.precision, self.device)
         if spec.training.engine == "loop" and _is_narrow(spec):
             torch.set_num_threads(1)
         self.splits = splits

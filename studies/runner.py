@@ -23,7 +23,7 @@ from studies.provenance import changed
 from studies.records import FINISHED_STATES, EpochDone, EpochRecord, Objective, StudyFacts, TrialRecord
 from studies.search import Cohort, Search
 from studies.space import check_smallest
-from studies.spec import StudySpec, cohort_size, differences, resolved_objectives
+from studies.spec import StudySpec, cohort_size, differences, resolved_objectives, spec_from_dict
 from studies.storage import Storage
 from studies.stores import open_store
 from studies.tracking import Mirror
@@ -105,10 +105,17 @@ class Run:
             f"study   {spec.study}: {' or '.join(budget)}, {spec.search.sampler} in cohorts of "
             f"{self.facts.cohort_size}, {spec.training.epochs} epochs{stops}",
             f"data    {splits.name}: {splits.task}, {splits.n_features} features, rows {rows}",
-            f"device  {self.trainer.device_name}",
+            f"device  {self.trainer.device_name}{self._precision()}",
             f"home    {self.home.root}",
         ]
         return "\n".join([*lines, *(f"note    {note}" for note in splits.notes)])
+
+    def _precision(self) -> str:
+        """What the plan says of it; nothing where it is the default."""
+        precision = self.spec.training.precision
+        if precision == "fp32":
+            return ""
+        return f", products in {precision}" + (" (slower than fp32 here)" if self.trainer.device.type == "cpu" else "")
 
     def execute(self, deadline: float | None) -> Outcome:
         """Search until the budget is spent, then export the winner and wait for the mirror.
@@ -322,8 +329,10 @@ class _Watcher:
 
 
 def _refuse_changes(stored: StudyFacts, spec: StudySpec) -> None:
-    # An objective that is written down may be the task's default, which an earlier spec left out.
-    old = {**stored.spec, "objective": [asdict(o) for o in stored.objectives]}
+    # A key that is younger than the study has its default there; an objective that is written down may be the task's
+    # default, which an earlier spec left out.
+    known = spec_from_dict(stored.spec, spec.study).to_dict()
+    old = {**known, "objective": [asdict(o) for o in stored.objectives]}
     new = {**spec.to_dict(), "objective": [asdict(o) for o in resolved_objectives(spec, stored.task)]}
     if changes := differences(old, new):
         raise SpecChanged(

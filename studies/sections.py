@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from dlcore.config import METRICS, OPTIMIZERS, SCHEDULES, SKLEARN_SETS, TASKS
+from dlcore.config import METRICS, OPTIMIZERS, PRECISIONS, SCHEDULES, SKLEARN_SETS, TASKS
 from studies.mistakes import must_be_one_of, shown
 
 SAMPLERS = ("tpe", "random", "grid", "qmc", "gp", "nsga2")
@@ -150,3 +150,4 @@ class Training(Section):
     clip_norm: Annotated[Annotated[float, Field(gt=0)] | None, _Off] = None
     device: Annotated[str, _one_of(DEVICES)] = "auto"
     engine: Annotated[str, _one_of(ENGINES)] = "population"
+    precision: Annotated[str, _one_of(PRECISIONS)] = "fp32"

@@ -200,7 +200,7 @@ def train_config(spec: StudySpec, hyperparameters: Hyperparameters, objective_me
     """The training of one trial.
 
     Args:
-        spec: Gives epochs and patience.
+        spec: Gives epochs, patience and precision.
         hyperparameters: All of the trial's, as `suggest` gives them.
         objective_metric: Name of the first objective, which decides the best epoch.
     """
@@ -219,4 +219,5 @@ def train_config(spec: StudySpec, hyperparameters: Hyperparameters, objective_me
         clip_norm=None if clip_norm is False else float(clip_norm),
         patience=spec.training.patience,
         objective=objective_metric,
+        precision=spec.training.precision,
     )

@@ -117,6 +117,7 @@ def test_a_wrong_model_config_is_refused_by_the_name_of_its_field(field: str, va
         ("clip_norm", 0.0),
         ("patience", 0),
         ("objective", "lost"),
+        ("precision", "fp16"),
     ],
 )
 def test_a_wrong_train_config_is_refused_by_the_name_of_its_field(field: str, value: Any) -> None:

@@ -364,16 +364,23 @@ def test_a_member_that_does_not_fit_the_data_is_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("has_dropout", [False, True])
-def test_the_predicted_memory_is_what_is_held(optimizer, has_dropout):
+@pytest.mark.parametrize(
+    "optimizer, has_dropout, precision",
+    [("sgd", False, "fp32"), ("adamw", False, "fp32"), ("sgd", True, "fp32"), ("adamw", True, "bf16")],
+)
+def test_the_predicted_memory_is_what_is_held(optimizer, has_dropout, precision):
     data = data_of("digits", torch.float32)
     members = random_members(24, data, epochs=2, optimizer=optimizer, seed=11)
     wide = ModelConfig(64, 10, (200, 200), dropout=0.2 * has_dropout)
     members = [
-        dataclasses.replace(m, model_config=dataclasses.replace(m.model_config, dropout=0.2 * has_dropout))
+        dataclasses.replace(
+            m,
+            model_config=dataclasses.replace(m.model_config, dropout=0.2 * has_dropout),
+            train_config=dataclasses.replace(m.train_config, precision=precision),
+        )
         for m in members
-    ] + [Member(wide, members[0].train_config, seed=1)]
+    ]
+    members += [Member(wide, members[0].train_config, seed=1)]
     gc.collect()
     before = held_storages()
     population = trained(members, data)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dlcore.errors import DeviceError
 from studies import runner
 from studies.errors import SpecChanged, StudyBusy, UserError
 from studies.home import Home, drive
@@ -133,6 +134,30 @@ def test_a_study_from_before_there_were_funnels_goes_on(tmp_path: Path, finished
     after = Storage(home.database_url).facts("wine")
     assert stored is not None and after is not None
     assert {**after.spec, "budget": None} == {**stored.spec, "budget": None}
+
+
+def test_a_study_from_before_there_was_a_choice_of_precision_goes_on(
+    tmp_path: Path, finished_home: Home, display: Lines
+) -> None:
+    shutil.copytree(finished_home.root, tmp_path / "home")
+    home = home_at(tmp_path / "home")
+    storage = Storage(home.database_url)
+    stored = storage.facts("wine")
+    assert stored is not None
+    training = {key: value for key, value in dict(stored.spec["training"]).items() if key != "precision"}  # type: ignore[call-overload]
+    storage.store_spec("wine", {**stored.spec, "training": training})
+    assert start(home, display).execute(None).n_new == 0
+    with pytest.raises(SpecChanged, match=r'training\.precision: "fp32" -> "bf16"'):
+        start(home, display, training={"epochs": 4, "batch_size": 32, "precision": "bf16"})
+
+
+def test_a_precision_is_said_in_the_plan_and_refused_where_the_device_lacks_it(tmp_path: Path, display: Lines) -> None:
+    training = {"epochs": 4, "batch_size": 32, "device": "cpu"}
+    run = start(home_at(tmp_path / "home"), display, training={**training, "precision": "bf16"})
+    assert "products in bf16 (slower than fp32 here)" in run.plan()
+    assert run.facts.spec["training"]["precision"] == "bf16"  # type: ignore[index]
+    with pytest.raises(DeviceError, match='"tf32"'):
+        start(home_at(tmp_path / "home"), display, training={**training, "precision": "tf32"})
 
 
 def test_a_searched_funnel_is_recorded_and_trained(tmp_path: Path, display: Lines) -> None:
