@@ -50,6 +50,13 @@ stop: $(READY) ## end the tracking server
 
 bench: $(READY) ## the measured claims, beside what people do today
 	$(BIN)/python -m benchmarks.default_study
+	$(BIN)/python -m benchmarks.study
+	$(BIN)/python -m benchmarks.population
+	$(BIN)/python -m benchmarks.scaling
+	$(BIN)/python -m benchmarks.asking
+	$(BIN)/python -m benchmarks.storage
+	$(BIN)/python -m benchmarks.tracking
+	$(BIN)/python -m benchmarks.search_quality
 
 clean: ## remove what can be made again; studies, models and runs in mlruns/ stay
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
