@@ -59,8 +59,16 @@ class Loop:
 
     def __init__(self, members: Sequence[Member], data: TensorData, *, order_seed: int) -> None:
         """Build the networks; nothing is trained yet. See `Population` for the arguments."""
+        tables = {m.rows: data if m.rows is None else m.rows.of(data) for m in members}
         self.states = tuple(
-            Training(m.model_config, m.train_config, data, seed=m.seed, order_seed=order_seed) for m in members
+            Training(
+                m.model_config,
+                m.train_config,
+                tables[m.rows],
+                seed=m.seed,
+                order_seed=order_seed if m.order_seed is None else m.order_seed,
+            )
+            for m in members
         )
         self._dropped: set[int] = set()
 

@@ -81,6 +81,8 @@ class Layer:
     runs: tuple[Run, ...]
     spans: tuple[Span, ...]
     """Empty for heads."""
+    own_runs: tuple[Run, ...]
+    """The runs where each member reads a batch of its own: other ones in the first layer."""
 
     @property
     def rows(self) -> int:
@@ -134,12 +136,15 @@ def lay_out(models: Sequence[ModelConfig], padded: Sequence[tuple[int, ...]]) ->
         last_row |= {member: (layer, row) for member, row in rows_before.items()}
         hidden.append(blocks)
     heads = place.heads({member: row for member, (_, row) in last_row.items()})
+
+    def laid(blocks: Sequence[Block], spans: Sequence[Span], *, is_first: bool) -> Layer:
+        runs = _runs(blocks, models, is_first=is_first)
+        own_runs = _runs(blocks, models, is_first=False) if is_first else runs
+        return Layer(tuple(blocks), tuple(runs), tuple(spans), tuple(own_runs))
+
     return Layout(
-        layers=tuple(
-            Layer(tuple(blocks), tuple(_runs(blocks, models, is_first=layer == 0)), tuple(_spans(blocks, models)))
-            for layer, blocks in enumerate(hidden)
-        ),
-        head=Layer(tuple(heads), tuple(_runs(heads, models, is_first=False)), ()),
+        layers=tuple(laid(blocks, _spans(blocks, models), is_first=i == 0) for i, blocks in enumerate(hidden)),
+        head=laid(heads, (), is_first=False),
         n_weights=n_weights,
         n_parameters=place.bias,
     )
@@ -201,7 +206,9 @@ def _continues(before: Block, block: Block, models: Sequence[ModelConfig]) -> bo
     left, right = models[before.member], models[block.member]
     has_same_shape = (before.layer, before.n_out, before.n_in) == (block.layer, block.n_out, block.n_in)
     # Members that are too shallow for this layer may lie between two that are not.
-    is_next = block.input_row == before.input_row + before.n_in or block.layer == 0
+    is_next = block.input_row == before.input_row + before.n_in
+    if block.layer == 0:  # both read features
+        is_next = block.member == before.member + 1
     # Their inputs lie in different tensors otherwise; see dlcore.stack.
     is_in_same = (left.activation in NEEDS_INPUT) == (right.activation in NEEDS_INPUT)
     return has_same_shape and is_next and is_in_same

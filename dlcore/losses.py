@@ -13,9 +13,9 @@ from torch import Tensor
 from dlcore.elementwise import Op
 
 
-def targets_like(y: Tensor, n_rows: int) -> Tensor:
-    """Room for the targets of a batch, (B,) or (B, C)."""
-    return y.new_zeros(n_rows, *y.shape[1:])
+def targets_like(y: Tensor, n_rows: int, n_copies: int = 1) -> Tensor:
+    """Room for the targets of a batch, (B,) or (B, C); with members in front where each has a batch of its own."""
+    return y.new_zeros(*([] if n_copies == 1 else [n_copies]), n_rows, *y.shape[1:])
 
 
 def loss_ops(task: str, outputs: Tensor, targets: Tensor, gradients: Tensor, losses: Tensor) -> list[Op]:
@@ -24,7 +24,7 @@ def loss_ops(task: str, outputs: Tensor, targets: Tensor, gradients: Tensor, los
     Args:
         task: Name of the task.
         outputs: (P, C, B); may be overwritten.
-        targets: (B,), for regression (B, C).
+        targets: (B,), for regression (B, C), for all members; or (P, B) and (P, B, C).
         gradients: (P, C, B), written.
         losses: (P,), written.
     """
@@ -32,10 +32,15 @@ def loss_ops(task: str, outputs: Tensor, targets: Tensor, gradients: Tensor, los
     return bind(outputs, targets, gradients, losses)
 
 
+def _in_rows(targets: Tensor) -> Tensor:
+    """(B,) as it is, (P, B) as (P, 1, B)."""
+    return targets if targets.dim() == 1 else targets.unsqueeze(1)
+
+
 def _multiclass(outputs: Tensor, targets: Tensor, gradients: Tensor, losses: Tensor) -> list[Op]:
     """Loss: mean of -log softmax of the right class. Gradient: (softmax - 1 at the right class) / B."""
     n_members, _, n_rows = outputs.shape
-    right = targets.expand(n_members, 1, n_rows)
+    right = _in_rows(targets).expand(n_members, 1, n_rows)
     picked = outputs.new_empty(n_members, 1, n_rows)
     share = outputs.new_full((n_members, 1, n_rows), -1 / n_rows)
     return [
@@ -51,7 +56,7 @@ def _multiclass(outputs: Tensor, targets: Tensor, gradients: Tensor, losses: Ten
 
 def _binary(outputs: Tensor, targets: Tensor, gradients: Tensor, losses: Tensor) -> list[Op]:
     """Loss: mean of (1 - y) z - log sigmoid(z). Gradient: (sigmoid(z) - y) / B."""
-    n_rows = outputs.shape[2]
+    n_rows, targets = outputs.shape[2], _in_rows(targets)
 
     def loss() -> None:
         torch.mean((1 - targets) * outputs - F.logsigmoid(outputs), (1, 2), out=losses)
@@ -72,7 +77,7 @@ def _regression(outputs: Tensor, targets: Tensor, gradients: Tensor, losses: Ten
         torch.mean(gradients.square(), (1, 2), out=losses)
 
     return [
-        partial(torch.sub, outputs, targets.T, out=gradients),
+        partial(torch.sub, outputs, targets.mT, out=gradients),
         loss,
         partial(gradients.mul_, 2 / (n_rows * n_outputs)),
     ]

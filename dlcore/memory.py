@@ -6,11 +6,12 @@ import torch
 
 from dlcore.grouped import has_grouped_products
 from dlcore.layout import Layout, lay_out
-from dlcore.packing import Member, cost_of, cut_into_stacks, evaluation_chunk, has_dropout, padded_widths
+from dlcore.packing import Member, cost_of, cut_into_stacks, has_dropout, padded_widths
 from dlcore.precision import factor_dtype
 from dlcore.program import arena_size, factor_size
 from dlcore.rows import TensorData
 from dlcore.updates import hyperparameters_of, n_states
+from dlcore.visits import Visits
 
 
 def predict_memory_bytes(members: Sequence[Member], data: TensorData) -> int:
@@ -26,46 +27,50 @@ def predict_memory_bytes(members: Sequence[Member], data: TensorData) -> int:
     like = data.x_train
     n_threads = torch.get_num_threads() if like.device.type == "cpu" else 1
     cost = cost_of(like.device.type, is_grouped=has_grouped_products(like.device, like.dtype))
-    total = sum(t.numel() * t.element_size() for t in (data.x_train, data.y_train, data.x_val, data.y_val))
+    # Folds have one table as train and val.
+    tables = {t.data_ptr(): t for t in (data.x_train, data.y_train, data.x_val, data.y_val)}
+    total = sum(t.numel() * t.element_size() for t in tables.values())
     transient = []
     for cut in cut_into_stacks(members, cost, like.element_size()):
         stack = [members[i] for i in cut]
         layout = lay_out([member.model_config for member in stack], padded_widths(stack, cost))
-        total += like.element_size() * _lasting(stack, layout, data) + _rounded_bytes(stack, layout, data)
-        transient.append(like.element_size() * _passing(len(stack), data))
+        visits = Visits(stack, data)
+        total += like.element_size() * _lasting(stack, layout, visits, data) + _rounded_bytes(
+            stack, layout, visits, data
+        )
+        transient.append(like.element_size() * _passing(len(stack), visits, data))
     return total + sum(sorted(transient)[-n_threads:])
 
 
-def _lasting(stack: Sequence[Member], layout: Layout, data: TensorData) -> int:
+def _lasting(stack: Sequence[Member], layout: Layout, visits: Visits, data: TensorData) -> int:
     """Numbers that a stack holds while it lives."""
-    n_rows, n_features = data.x_train.shape
     config = stack[0].train_config
     drops = any(has_dropout(member.model_config) for member in stack)
-    chunk = evaluation_chunk(len(data.x_val), config.batch_size)
-    batch = min(config.batch_size, n_rows)
     arena = max(
-        arena_size(layout, n_features, batch, has_backward=True, has_dropout=drops),
-        arena_size(layout, n_features, chunk, has_backward=False, has_dropout=False),
+        arena_size(layout, visits.train_shapes(config.batch_size)[0], has_backward=True, has_dropout=drops),
+        arena_size(layout, visits.val_shapes(config.batch_size)[0], has_backward=False, has_dropout=False),
     )
     # Parameters, gradients, weights of the best epoch, and what the optimizer keeps.
     copies = 3 + n_states(config.optimizer)
     configs = [member.train_config for member in stack]
-    outputs = len(stack) * data.task.n_outputs * len(data.x_val)
-    return copies * layout.n_parameters + hyperparameters_of(layout, configs) + arena + outputs
+    outputs = len(stack) * data.task.n_outputs * visits.n_val
+    numbers = copies * layout.n_parameters + hyperparameters_of(layout, configs) + arena + outputs
+    # Row numbers of 64 bits and targets, where members have val rows of their own.
+    has_own = stack[0].rows is not None
+    return numbers + has_own * visits.val_copies * visits.n_val * (8 // data.x_train.element_size() + 1)
 
 
-def _rounded_bytes(stack: Sequence[Member], layout: Layout, data: TensorData) -> int:
+def _rounded_bytes(stack: Sequence[Member], layout: Layout, visits: Visits, data: TensorData) -> int:
     """Bytes of the factors of a stack's products, where these are not the numbers themselves."""
-    config, (n_rows, n_features) = stack[0].train_config, data.x_train.shape
+    config = stack[0].train_config
     if config.precision != "bf16":
         return 0
-    batch = min(config.batch_size, n_rows)
-    sizes = {batch, n_rows % config.batch_size} - {0}
     drops = any(has_dropout(member.model_config) for member in stack)
-    numbers = sum(factor_size(layout, n_features, size, has_dropout=drops) for size in sizes) + layout.n_parameters
+    shapes = visits.train_shapes(config.batch_size)
+    numbers = sum(factor_size(layout, shape, has_dropout=drops) for shape in shapes) + layout.n_parameters
     return factor_dtype(data.x_train).itemsize * numbers
 
 
-def _passing(n_members: int, data: TensorData) -> int:
+def _passing(n_members: int, visits: Visits, data: TensorData) -> int:
     """Numbers that exist only while val is measured: softmax, its logarithm, comparisons, ranks."""
-    return 4 * n_members * data.task.n_outputs * len(data.x_val)
+    return 4 * n_members * data.task.n_outputs * visits.n_val

@@ -14,6 +14,7 @@ from itertools import groupby, pairwise
 
 from dlcore.config import ModelConfig, TrainConfig
 from dlcore.models import layer_sizes
+from dlcore.rows import Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,10 @@ class Member:
     """How it is trained."""
     seed: int
     """The trial's seed: initial weights and dropout."""
+    order_seed: int | None = None
+    """Seed for the order of its rows; None is the one that all members of its population share."""
+    rows: Rows | None = None
+    """The rows that it sees, of train and of val; None is all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,14 @@ LOOP_ABOVE = {"cpu": 2048, "cuda": 2048, "mps": 512}
 """Width above which the loop trains, by kind of device."""
 
 
+def row_kind(member: Member) -> tuple[int, int] | None:
+    """Members of one kind can be one stack: None is all rows in the common order; else the numbers of rows of train and
+    val, (0, 0) where these are all rows."""
+    if member.rows is None:
+        return None if member.order_seed is None else (0, 0)
+    return len(member.rows.train), len(member.rows.val)
+
+
 def order_key(member: Member) -> tuple[int, int, tuple[int, ...]]:
     """Sorts members inside a stack: activation, depth, widths; linear ones, which have no activation, first."""
     model = member.model_config
@@ -127,10 +140,22 @@ def evaluation_chunk(n_rows: int, batch_size: int) -> int:
 def cut_into_stacks(members: Sequence[Member], cost: Cost, itemsize: int) -> list[list[int]]:
     """Indices of the members of each stack, in the order they have inside it, for one core or device.
 
-    Members are sorted by shape and cut where the work is even, so that the stacks are alike inside.
+    Members that see the rows which all see are apart from those with rows or an order of their own, and these by their
+    numbers of rows; see `dlcore.visits`. Then they are sorted by shape and cut where the work is even, so that the
+    stacks are alike inside.
     """
-    memory = sum(stack_bytes(m.model_config, m.train_config.batch_size, itemsize) for m in members)
-    return _ordered(members, _cut(members, _work(members), -(-memory // cost.stack_bytes)))
+    kinds: dict[tuple[int, int] | None, list[int]] = {}
+    for index, member in enumerate(members):
+        kinds.setdefault(row_kind(member), []).append(index)
+    stacks: list[list[int]] = []
+    for kind, own in kinds.items():
+        alike = [members[i] for i in own]
+        memory = sum(stack_bytes(m.model_config, m.train_config.batch_size, itemsize) for m in alike)
+        if kind is not None:
+            memory += sum(m.train_config.batch_size * m.model_config.n_features * itemsize for m in alike)
+        cuts = _ordered(alike, _cut(alike, _work(alike), -(-memory // cost.stack_bytes)))
+        stacks += [[own[place] for place in cut] for cut in cuts]
+    return stacks
 
 
 def deal(members: Sequence[Member], n: int) -> list[list[int]]:

@@ -1,6 +1,7 @@
 """Train MANY networks at once: same mathematics and same result as `dlcore.training`, one by one.
 
-Members may differ in all but data, batch size, optimizer, epochs and objective. They are cut into stacks
+Members may differ in all but table, batch size, optimizer, epochs, objective and precision; mostly they see the same
+rows in the same order, but may have rows or an order of their own (`dlcore.visits`). They are cut into stacks
 (`dlcore.packing`), each one tensor program (`dlcore.stack`); this file takes all of them through the epochs,
 judges each member by the rules of `dlcore.curve`, and packs anew when enough members have left.
 
@@ -11,12 +12,12 @@ Everything is trained in the dtype of the data.
 import math
 import time
 from collections.abc import Collection, Iterator, Sequence
+from functools import cache
 from itertools import chain, islice
 
 import torch
 from torch import Tensor
 
-from dlcore.config import TrainConfig
 from dlcore.curve import Divergence, Epoch, find_divergence, is_better, is_out_of_patience, objective_value
 from dlcore.errors import ConfigError
 from dlcore.grouped import has_grouped_products
@@ -26,8 +27,8 @@ from dlcore.packing import Member, cost_of, cut_into_stacks, step_flops
 from dlcore.precision import check_precision
 from dlcore.rows import TensorData
 from dlcore.schedules import learning_rate_factors
-from dlcore.seeding import batch_order
 from dlcore.stack import Linears, Network, Stack
+from dlcore.visits import Drawn
 
 __all__ = ["Divergence", "Epoch", "Member", "MemberState", "Population", "predict_memory_bytes"]
 
@@ -43,7 +44,7 @@ class MemberState:
 
         Args:
             member: What is trained.
-            factors: Learning rate of each step, divided by the peak.
+            factors: Learning rate of each step of the whole training, divided by the peak.
         """
         self.member = member
         self.model_config = member.model_config
@@ -102,12 +103,11 @@ class MemberState:
         """Become a copy of this member's state that was trained further elsewhere."""
         vars(self).update(vars(other))
 
-    def judge(self, numbers: Sequence[float], last_step: int) -> Epoch | None:
+    def judge(self, numbers: Sequence[float]) -> Epoch | None:
         """Take an epoch into the curve, unless it diverged.
 
         Args:
             numbers: As `Stack.train_epoch` returns them for this member.
-            last_step: The epoch's last step, counted from 0.
 
         Returns:
             The epoch, or None.
@@ -120,7 +120,8 @@ class MemberState:
         if self.divergence is not None:
             self.ended_at = time.time()
             return None
-        rate = self.train_config.learning_rate * self._factors[last_step]
+        steps = len(self._factors) // self.train_config.epochs
+        rate = self.train_config.learning_rate * self._factors[number * steps - 1]
         point = Epoch(number, train_loss, val_loss, val_metric, rate, time.time())
         self.curve.append(point)
         if self.is_better(point, self.best):
@@ -164,7 +165,7 @@ class Population:
         Args:
             members: At least one, with equal batch size, optimizer, epochs, objective and precision.
             data: Preprocessed rows; members live on their device, in their dtype.
-            order_seed: The study's seed for the order of the rows, which all members share.
+            order_seed: The study's seed for the order of the rows, for all members without one of their own.
             begun: Where another population of these members stopped: their states, all after the same epoch, and
                 their networks (None before the first epoch).
 
@@ -184,7 +185,6 @@ class Population:
         """What the members are cut into, anew when enough have left."""
         is_grouped = has_grouped_products(data.x_train.device, data.x_train.dtype)
         self._cost = cost_of(data.x_train.device.type, is_grouped=is_grouped)
-        self._steps = steps_per_epoch(members[0].train_config, data)
         given = [network for _, network in begun] if begun is not None else [None] * len(members)
         self._pack(
             {
@@ -218,13 +218,13 @@ class Population:
             return None
         self._compact()
         started, epoch = time.monotonic(), self.epoch + 1
-        order = batch_order(self.order_seed, epoch, len(self.data.x_train)).to(self.data.x_train.device)
-        results = [stack.train_epoch(order, epoch) for stack in self.stacks]
+        drawn: Drawn = {}
+        results = [stack.train_epoch(self.order_seed, epoch, drawn) for stack in self.stacks]
         # The one place that waits for the device.
         columns = iter(torch.cat(results, 1).T.tolist())
         points: dict[int, Epoch] = {}
         for place, stack in enumerate(self.stacks):
-            points |= self._judge(place, list(islice(columns, len(stack.members))), epoch)
+            points |= self._judge(place, list(islice(columns, len(stack.members))))
         self.epoch = epoch
         seconds = time.monotonic() - started
         for index in living:
@@ -249,12 +249,12 @@ class Population:
         """Indices of the members that are trained further."""
         return [index for index, state in enumerate(self.states) if state.is_living]
 
-    def _judge(self, place: int, numbers: Sequence[Sequence[float]], epoch: int) -> dict[int, Epoch]:
+    def _judge(self, place: int, numbers: Sequence[Sequence[float]]) -> dict[int, Epoch]:
         """Take an epoch's numbers, one row per member of a stack, into the living members' curves."""
         points = {}
         for index, of_member, linears in zip(self._indices[place], numbers, self.stacks[place].views, strict=True):
             state = self.states[index]
-            point = state.judge(of_member, epoch * self._steps - 1) if state.is_living else None
+            point = state.judge(of_member) if state.is_living else None
             if point is not None:
                 points[index] = point
                 if state.best is point:
@@ -292,28 +292,24 @@ class Population:
 
 def first_states(members: Sequence[Member], data: TensorData) -> list[MemberState]:
     """States of members of which nothing is trained yet."""
-    steps = steps_per_epoch(members[0].train_config, data)
-    factors = _factors([member.train_config for member in members], steps)
-    return [MemberState(m, factors[m.train_config.schedule, m.train_config.warmup_epochs]) for m in members]
 
+    @cache  # one list for all members that share it
+    def factors(name: str, warmup: int, epochs: int, steps: int) -> list[float]:
+        found: list[float] = learning_rate_factors(name, epochs * steps, warmup * steps).tolist()
+        return found
 
-def steps_per_epoch(config: TrainConfig, data: TensorData) -> int:
-    """Weight updates of an epoch."""
-    return math.ceil(len(data.x_train) / config.batch_size)
+    def state(member: Member) -> MemberState:
+        config = member.train_config
+        steps = math.ceil(len(data.x_train if member.rows is None else member.rows.train) / config.batch_size)
+        return MemberState(member, factors(config.schedule, config.warmup_epochs, config.epochs, steps))
+
+    return [state(member) for member in members]
 
 
 def _initial_network(member: Member, dtype: torch.dtype) -> Network:
     """A member's network before the first step."""
     linears = draw_linears(member.model_config, member.seed)
     return Network([(weight.to(dtype), bias.to(dtype)) for weight, bias in linears], ())
-
-
-def _factors(configs: Sequence[TrainConfig], steps: int) -> dict[tuple[str, int], list[float]]:
-    """Schedules by name and warm-up, one list for all members that share it."""
-    return {
-        (name, warmup): learning_rate_factors(name, configs[0].epochs * steps, warmup * steps).tolist()
-        for name, warmup in {(config.schedule, config.warmup_epochs) for config in configs}
-    }
 
 
 def check_members(members: Sequence[Member], data: TensorData) -> None:
@@ -338,3 +334,7 @@ def check_members(members: Sequence[Member], data: TensorData) -> None:
                 f"a network must take {wanted[0]} features and give {wanted[1]} outputs, as the data do; "
                 f"member {index} has n_features={found[0]}, n_outputs={found[1]}"
             )
+    for rows in {member.rows for member in members if member.rows is not None}:
+        for name, numbers, x in (("train", rows.train, data.x_train), ("val", rows.val, data.x_val)):
+            if int(numbers.max()) >= len(x):
+                raise ConfigError(f"rows of {name} must be below {len(x)}, their number; got {int(numbers.max())}")

@@ -13,6 +13,7 @@ own, so that a NaN stays with its member.
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from math import prod
 
 import torch
 from torch import Tensor
@@ -45,9 +46,10 @@ def aligned(size: int) -> int:
     return -(-size // 16) * 16
 
 
-def arena_size(layout: Layout, n_features: int, n_rows: int, *, has_backward: bool, has_dropout: bool) -> int:
-    """Numbers that a `Program` takes from its arena."""
-    size = aligned(n_rows * n_features) + (2 if has_backward else 1) * aligned(layout.head.rows * n_rows)
+def arena_size(layout: Layout, shape: tuple[int, ...], *, has_backward: bool, has_dropout: bool) -> int:
+    """Numbers that a `Program` for batches x of a shape takes from its arena."""
+    n_rows = shape[-2]
+    size = aligned(prod(shape)) + (2 if has_backward else 1) * aligned(layout.head.rows * n_rows)
     for layer in layout.layers:
         copies = 1 + has_backward * (1 + has_dropout)
         size += copies * aligned(layer.rows * n_rows)
@@ -55,13 +57,13 @@ def arena_size(layout: Layout, n_features: int, n_rows: int, *, has_backward: bo
     return size
 
 
-def factor_size(layout: Layout, n_features: int, n_rows: int, *, has_dropout: bool) -> int:
+def factor_size(layout: Layout, shape: tuple[int, ...], *, has_dropout: bool) -> int:
     """Numbers in the rounded factors of a `Program` that trains, those of its parameters left out."""
-    size = n_features + layout.head.rows
+    size = layout.head.rows
     for layer in layout.layers:
         kept = _kept_rows(layer, has_dropout=has_dropout)
         size += layer.rows + kept + (layer.rows if kept < layer.rows else 0)
-    return n_rows * size
+    return prod(shape) + shape[-2] * size
 
 
 def _kept_rows(layer: Layer, *, has_dropout: bool) -> int:
@@ -80,7 +82,7 @@ class Program:
         parameters: Tensor,
         gradients: Tensor | None,
         arena: Arena,
-        shape: tuple[int, int],
+        shape: tuple[int, ...],
         extras: "Extras",
     ) -> None:
         """Bind all calls.
@@ -90,15 +92,16 @@ class Program:
             parameters: Flat, (N,).
             gradients: Flat, (N,); None for a forward pass alone, without dropout.
             arena: At least `arena_size` numbers.
-            shape: (B, F), rows of a batch and features.
+            shape: (B, F), rows of a batch and features, or (P, B, F) where each member reads a batch of its own.
             extras: What is not in the layout.
         """
         self._layout, self._extras = layout, extras
         self._parameters, self._gradients = parameters, gradients
-        n_rows = shape[0]
+        n_rows = shape[-2]
+        self._is_apart = len(shape) == 3
         self._has_dropout = extras.has_dropout and gradients is not None
         self.x = arena.take(*shape)
-        """Features of the batch (B, F), to be filled."""
+        """Features of the batch (B, F), or of all members' (P, B, F), to be filled."""
         self.outputs = arena.take(layout.head.rows, n_rows)
         """(P * C, B)."""
         self._z = [arena.take(layer.rows, n_rows) for layer in layout.layers]
@@ -140,7 +143,7 @@ class Program:
         weights = self._factors.of(self._parameters)
         if weights.dtype != z.dtype:
             # CUDA's products of narrower factors write what they give, and add it to nothing.
-            for run in layer.runs:
+            for run in self._runs(layer):
                 yield product_op(self._weights(run, weights), self._inputs(run), self._rows(z, run))
             yield partial(z.add_, bias[:, None])
             return
@@ -148,7 +151,7 @@ class Program:
         if self._is_grouped(layer):
             yield grouped_product([self._forward_product(block, z) for block in layer.blocks], is_added=True)
             return
-        for run in layer.runs:
+        for run in self._runs(layer):
             outputs = self._rows(z, run)
             product = outputs.addmm_ if outputs.dim() == 2 else outputs.baddbmm_
             yield partial(product, self._weights(run, weights), self._inputs(run))
@@ -198,7 +201,7 @@ class Program:
             if below := [self._input_product(block, factor) for block in layer.blocks if block.layer > 0]:
                 yield grouped_product(below, is_added=False)
             return
-        for run in layer.runs:
+        for run in self._runs(layer):
             of_run = self._rows(factor, run)
             yield product_op(of_run, self._inputs(run).mT, self._weights(run, self._gradients))
             if run.input_layer >= 0:
@@ -213,9 +216,9 @@ class Program:
     # gradient of the weights is fast with; what stands in the padding is 0, and so is what comes of it.
 
     def _is_grouped(self, layer: Layer) -> bool:
-        """Whether a layer's products are one call; those of the first layer are one plain product."""
+        """Whether a layer's products are one call; with one batch for all, those of the first are one plain product."""
         is_first = bool(layer.spans) and layer.runs[0].input_layer < 0
-        return self._extras.is_grouped and not is_first
+        return self._extras.is_grouped and (self._is_apart or not is_first)
 
     def _forward_product(self, block: Block, z: Tensor) -> Product:
         """z += W a."""
@@ -243,14 +246,18 @@ class Program:
     def _input_rows(self, block: Block) -> Tensor:
         """What a block reads, (in, B)."""
         if block.layer == 0:
-            return self._factors.of(self.x).T
+            x = self._factors.of(self.x)
+            return (x[block.member] if self._is_apart else x).T
         return self._activations(block.layer - 1, block.input_row, block.input_row + block.n_in, is_factor=True)
 
     # ---- views
 
+    def _runs(self, layer: Layer) -> tuple[Run, ...]:
+        return layer.own_runs if self._is_apart else layer.runs
+
     def _is_flat(self, run: Run) -> bool:
-        """Whether a run is one plain product: one member, or members that read the same features."""
-        return run.n == 1 or run.input_layer < 0
+        """Whether a run is one plain product: one member, or members that read the same batch."""
+        return run.n == 1 or (run.input_layer < 0 and not self._is_apart)
 
     def _weights(self, run: Run, of: Tensor) -> Tensor:
         """Weights, or what is laid out like them, of a run, (n, out, in) or (out, in)."""
@@ -269,7 +276,9 @@ class Program:
     def _inputs(self, run: Run) -> Tensor:
         """What a run reads, (n, in, B) or (in, B)."""
         if run.input_layer < 0:
-            return self._factors.of(self.x).T
+            x = self._factors.of(self.x)
+            own = x[run.first.member : run.first.member + run.n] if self._is_apart else x
+            return own[0].T if self._is_apart and run.n == 1 else own.mT
         start, n_in = run.first.input_row, run.first.n_in
         piece = self._activations(run.input_layer, start, start + run.n * n_in, is_factor=True)
         return piece if run.n == 1 else piece.view(run.n, n_in, -1)

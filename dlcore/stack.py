@@ -16,13 +16,14 @@ from dlcore.elementwise import Op
 from dlcore.layout import Block, Layout, lay_out
 from dlcore.losses import loss_ops, targets_like
 from dlcore.metrics import widest_dtype
-from dlcore.packing import Cost, Member, evaluation_chunk, padded_widths
+from dlcore.packing import Cost, Member, padded_widths
 from dlcore.precision import products_in
 from dlcore.program import Arena, Extras, Program, arena_size
 from dlcore.rows import TensorData
 from dlcore.seeding import dropout_rows
 from dlcore.tasks import curve_metric
 from dlcore.updates import Schedules, Updates, n_states
+from dlcore.visits import Drawn, Visits
 
 Linears = list[tuple[Tensor, Tensor]]
 """Weight (out, in) and bias (out,) of each Linear layer of one network, or what is kept per parameter."""
@@ -50,7 +51,7 @@ class Stack:
             cost: What calls and arithmetic cost there.
         """
         self.members = list(members)
-        self._data = data
+        self._data, self._visits = data, Visits(members, data)
         models = [member.model_config for member in members]
         configs = [member.train_config for member in members]
         self._models = models
@@ -70,12 +71,13 @@ class Stack:
     @property
     def steps_per_epoch(self) -> int:
         """Weight updates of an epoch."""
-        return math.ceil(len(self._data.x_train) / self._batch_size)
+        return math.ceil(self._visits.n_train / self._batch_size)
 
     @property
     def step_ops(self) -> list[Op]:
         """Calls from a whole batch to its gradients."""
-        return self._training[min(self._batch_size, len(self._data.x_train))].ops
+        visits = self._visits
+        return self._training[min(self._batch_size, visits.n_train) * visits.train_copies].ops
 
     # ---- tensors
 
@@ -114,57 +116,58 @@ class Stack:
 
     def _build_programs(self, extras: Extras) -> None:
         """One program for whole batches, one for the last if it is smaller, one that measures."""
-        data, layout = self._data, self._layout
-        n_rows, n_features = data.x_train.shape
-        sizes = {min(self._batch_size, n_rows)} | ({n_rows % self._batch_size} - {0})
-        chunk = evaluation_chunk(len(data.x_val), self._batch_size)
-        val_sizes = {chunk} | ({len(data.x_val) % chunk} - {0})
-        need = [arena_size(layout, n_features, n, has_backward=True, has_dropout=extras.has_dropout) for n in sizes]
-        need += [arena_size(layout, n_features, n, has_backward=False, has_dropout=False) for n in val_sizes]
+        data, layout, visits = self._data, self._layout, self._visits
+        shapes, val_shapes = visits.train_shapes(self._batch_size), visits.val_shapes(self._batch_size)
+        need = [arena_size(layout, shape, has_backward=True, has_dropout=extras.has_dropout) for shape in shapes]
+        need += [arena_size(layout, shape, has_backward=False, has_dropout=False) for shape in val_shapes]
         # All use one memory: none keeps anything from one call to the next.
         storage = self._parameters.new_empty(max(need))
         self._training: dict[int, _Step] = {}
-        for n in sizes:
-            shape = (n, n_features)
+        for shape in shapes:
+            n = shape[-2]
             program = Program(layout, self._parameters, self._gradients, Arena(storage), shape, extras)
-            targets = targets_like(data.y_train, n)
+            targets = targets_like(data.y_train, n, visits.train_copies)
             assert program.output_gradients is not None
             outputs = program.outputs.view(len(self.members), -1, n)
             gradients = program.output_gradients.view_as(outputs)
             losses = self._parameters.new_empty(len(self.members))
             ops = loss_ops(data.task.name, outputs, targets, gradients, losses)
-            self._training[n] = _Step(program, targets, losses, [*program.forward, *ops, *program.backward])
+            x, y = program.x.view(-1, shape[-1]), targets.view(-1, *data.y_train.shape[1:])
+            self._training[len(x)] = _Step(program, x, y, losses, [*program.forward, *ops, *program.backward])
         self._measuring = {
-            n: Program(layout, self._parameters, None, Arena(storage), (n, n_features), extras) for n in val_sizes
+            shape[-2]: Program(layout, self._parameters, None, Arena(storage), shape, extras) for shape in val_shapes
         }
-        self._chunk = chunk
-        self._val_outputs = self._parameters.new_empty(len(self.members), data.task.n_outputs, len(data.x_val))
+        self._chunk = val_shapes[0][-2]
+        self._val_outputs = self._parameters.new_empty(len(self.members), data.task.n_outputs, visits.n_val)
+        self._val_chunks, self._y_val = visits.val_chunks(self._chunk), visits.y_val()
 
     # ---- an epoch
 
     @torch.no_grad()
-    def train_epoch(self, order: Tensor, epoch: int) -> Tensor:
+    def train_epoch(self, order_seed: int, epoch: int, drawn: Drawn) -> Tensor:
         """One pass over train, then a measurement on val.
 
         Args:
-            order: In which order the rows come, (N,), on the device.
+            order_seed: Of members without one of their own.
             epoch: Its number, from 1.
+            drawn: Orders of this epoch that are known; learns here.
 
         Returns:
             (5, P), on the device: mean training loss, the first step's, the highest step's (NaN if one is
             NaN), val loss, val metric.
         """
+        order = self._visits.order(order_seed, epoch, self._batch_size, drawn)
         with products_in(self._precision):
             self._train(order, (epoch - 1) * self.steps_per_epoch)
         return torch.cat([self._summary(), self._measure()])
 
     def _train(self, order: Tensor, step: int) -> None:
-        """One pass over train; `step` counts the weight updates before it."""
+        """One pass over train in an order of `Visits`; `step` counts the weight updates before it."""
         data = self._data
-        for index, rows in enumerate(torch.split(order, self._batch_size)):
+        for index, rows in enumerate(torch.split(order, self._batch_size * self._visits.train_copies)):
             now = self._training[len(rows)]
-            torch.index_select(data.x_train, 0, rows, out=now.program.x)
-            torch.index_select(data.y_train, 0, rows, out=now.targets)
+            torch.index_select(data.x_train, 0, rows, out=now.x)
+            torch.index_select(data.y_train, 0, rows, out=now.y)
             if self._dropout is not None:
                 self._dropout.draw(step + index, now.program.keep)
             for op in now.ops:
@@ -175,7 +178,7 @@ class Stack:
     def _summary(self) -> Tensor:
         """Mean, first and highest training loss of the epoch's steps, (3, P)."""
         losses = self._losses.to(widest_dtype(self._losses.device))
-        n_rows, size = len(self._data.x_train), self._batch_size
+        n_rows, size = self._visits.n_train, self._batch_size
         # Each step counts by its rows: the last batch may be smaller.
         counts = [min(size, n_rows - start) for start in range(0, n_rows, size)]
         weights = torch.tensor(counts, dtype=losses.dtype, device=losses.device)[:, None] / n_rows
@@ -184,17 +187,20 @@ class Stack:
     def _measure(self) -> Tensor:
         """Loss and metric on val, (2, P)."""
         data = self._data
-        for rows, outputs in zip(
-            torch.split(data.x_val, self._chunk), torch.split(self._val_outputs, self._chunk, 2), strict=True
-        ):
-            program = self._measuring[len(rows)]
-            program.x.copy_(rows)
+        for index, outputs in enumerate(torch.split(self._val_outputs, self._chunk, 2)):
+            program = self._measuring[outputs.shape[2]]
+            if self._val_chunks is None:
+                start = index * self._chunk
+                program.x.copy_(data.x_val[start : start + outputs.shape[2]])
+            else:
+                flat = program.x.view(-1, data.x_val.shape[1])
+                torch.index_select(data.x_val, 0, self._val_chunks[index], out=flat)
             for op in program.forward:
                 op()
             outputs.copy_(program.outputs.view_as(outputs))
         outputs = self._val_outputs.mT
-        metric = data.task.metric(self._metric, outputs, data.y_val)
-        return torch.stack([data.task.loss(outputs, data.y_val).to(metric.dtype), metric])
+        metric = data.task.metric(self._metric, outputs, self._y_val)
+        return torch.stack([data.task.loss(outputs, self._y_val).to(metric.dtype), metric])
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +208,10 @@ class _Step:
     """All calls from a batch to its gradients."""
 
     program: Program
-    targets: Tensor
+    x: Tensor
+    """Its features, one row after the other, (B, F) or (P * B, F)."""
+    y: Tensor
+    """Targets, one row after the other."""
     losses: Tensor
     ops: list[Op]
 

@@ -48,6 +48,12 @@ def test_the_first_layer_is_one_product_whatever_the_widths():
     assert (run.n, run.first.n_out, run.first.n_in) == (1, 14, 5)
 
 
+def test_members_with_batches_of_their_own_share_a_first_product_where_their_widths_are_equal():
+    layout = lay_out([model((3,)), model((7, 2)), model((7,)), model((4,))], [(3,), (7, 2), (7,), (4,)])
+    assert [(run.first.member, run.n) for run in layout.layers[0].own_runs] == [(0, 1), (1, 2), (3, 1)]
+    assert layout.head.own_runs == layout.head.runs
+
+
 @pytest.mark.parametrize("activations, spans", [(["relu", "relu", "tanh"], 2), (["tanh", "relu", "tanh"], 3)])
 def test_neighbours_with_one_activation_are_one_span(activations, spans):
     layout = lay_out([model((3,), name) for name in activations], [(3,)] * 3)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dlcore import population, precision, program, training
 from dlcore.config import ACTIVATIONS, DataConfig, ModelConfig, TrainConfig
-from dlcore.data import TensorData, load_splits, to_tensors
+from dlcore.data import load_splits, to_tensors
 from dlcore.errors import ConfigError, DeviceError
 from dlcore.evaluation import evaluate
 from dlcore.layout import lay_out
@@ -19,6 +19,7 @@ from dlcore.packing import Member
 from dlcore.population import Population
 from dlcore.precision import check_precision, forward_rounded, products_in, rounded
 from dlcore.program import Arena, Extras, Program, arena_size
+from dlcore.rows import TensorData
 from dlcore.stack import Stack
 from dlcore.training import Epoch, Training
 
@@ -238,7 +239,7 @@ def test_the_calls_for_narrow_factors_fit_together(monkeypatch: pytest.MonkeyPat
     layout = lay_out(models, [model.widths for model in models])
     like = torch.empty(layout.n_parameters, device="meta")
     extras = Extras(layout, models, like, is_grouped=False, is_rounded=True)
-    storage = like.new_empty(arena_size(layout, 13, 16, has_backward=True, has_dropout=extras.has_dropout))
+    storage = like.new_empty(arena_size(layout, (16, 13), has_backward=True, has_dropout=extras.has_dropout))
     gradients = like.new_empty(layout.n_parameters + 1)
     found = Program(layout, like, gradients, Arena(storage), (16, 13), extras)
     for op in (*found.forward, *found.backward):
