@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import gc
+import itertools
 import math
 import random
 from collections.abc import Iterator, Sequence
@@ -39,8 +40,16 @@ def data_of(name: str, dtype: torch.dtype = torch.float64) -> TensorData:
     return to_tensors(load_splits(DataConfig(source=f"sklearn:{name}"), seed=0), "cpu", dtype)
 
 
+RATES = {"sgd": (1e-3, 0.5), "adamw": (1e-4, 3e-2)}
+"""Of the space that a study searches unless its spec says otherwise."""
+
+
 def random_member(draw: random.Random, data: TensorData, epochs: int, optimizer: str) -> Member:
-    """One point of the space that a study would search, over all axes."""
+    """One point of the space that a study would search, over all axes.
+
+    Learning rate and momentum are those of a study's default space, all else goes to where a spec may take it. Widths
+    end at 48, not 256, for the time it takes; they begin at 4, not 16, which is harder: see `n_stable_among`.
+    """
     depth = draw.choice([0, 1, 1, 2, 2, 3, 4])
     widths = tuple(round(math.exp(draw.uniform(math.log(4), math.log(48)))) for _ in range(depth))
     model = ModelConfig(
@@ -56,7 +65,7 @@ def random_member(draw: random.Random, data: TensorData, epochs: int, optimizer:
         epochs=epochs,
         batch_size=128,
         optimizer=optimizer,
-        learning_rate=10 ** draw.uniform(-3.5, -1.5),
+        learning_rate=math.exp(draw.uniform(*map(math.log, RATES[optimizer]))),
         momentum=draw.choice([0.0, draw.uniform(0, 0.95)]),
         nesterov=draw.random() < 0.3,
         weight_decay=draw.choice([0.0, 10 ** draw.uniform(-5, -2)]),
@@ -112,8 +121,18 @@ def assert_all_close(left: Sequence[MemberState], right: Sequence[MemberState], 
         assert distance(a.curve, b.curve) <= within
 
 
-def check_against_the_loop(data: TensorData, members: Sequence[Member], first: float, stable: float) -> float:
-    """DESIGN's rule of agreement; returns the share of members whose curve is stable."""
+def n_stable_among(data: TensorData, members: Sequence[Member], first: float, stable: float) -> int:
+    """Hold each member against the loop: its first epoch, and all epochs where the loop itself is stable.
+
+    Returns:
+        How many are: those whose curve the loop changes by no more than `stable` when its initial weights are moved by
+        one unit in the last place.
+
+    Of 480 members drawn as above, 9 were not, of two kinds. Six were networks with relu, 4 or 5 units wide, and biases
+    that begin at 0: where all units of a layer are 0, the next one's inputs are exactly 0, on the kink, and the move
+    takes them off it (with the zeros left alone, all six are stable). Three, in float32, had three or four layers and
+    a learning rate at which rounding grows by itself: AdamW's above 0.01 twice, SGD's at 0.04 once.
+    """
     population, n_stable = trained(members, data), 0
     for member, state in zip(members, population.states, strict=True):
         reference = alone(member, data)
@@ -128,7 +147,7 @@ def check_against_the_loop(data: TensorData, members: Sequence[Member], first: f
         assert (state.divergence is None) == (reference.divergence is None)
         assert state.best_weights.keys() == reference.best_weights.keys()
         assert all(state.best_weights[n].shape == w.shape for n, w in reference.best_weights.items())
-    return n_stable / len(members)
+    return n_stable
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -136,25 +155,19 @@ def check_against_the_loop(data: TensorData, members: Sequence[Member], first: f
 def test_a_member_gets_what_the_loop_gives_it_alone(task, optimizer):
     data = data_of(TASKS[task])
     members = random_members(8, data, optimizer=optimizer, seed=1, epochs=8)
-    assert check_against_the_loop(data, members, first=1e-9, stable=1e-10) >= 0.8
+    assert n_stable_among(data, members, first=1e-9, stable=1e-10) == 8
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("task", TASKS)
-def test_two_hundred_members_get_what_the_loop_gives_them_alone(task, optimizer):
-    data = data_of(TASKS[task])
-    members = random_members(34, data, optimizer=optimizer, seed=2)
-    assert check_against_the_loop(data, members, first=1e-9, stable=1e-10) >= 0.95
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("task", TASKS)
-def test_two_hundred_members_agree_in_single_precision(task, optimizer):
-    data = data_of(TASKS[task], torch.float32)
-    members = random_members(34, data, optimizer=optimizer, seed=3)
-    assert check_against_the_loop(data, members, first=1e-4, stable=1e-5) >= 0.5
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("dtype, first, stable", [(torch.float64, 1e-9, 1e-10), (torch.float32, 1e-4, 1e-5)])
+def test_two_hundred_members_get_what_the_loop_gives_them_alone(dtype, first, stable):
+    shares = {}
+    for seed, (task, optimizer) in enumerate(itertools.product(TASKS, RATES)):
+        data = data_of(TASKS[task], dtype)
+        members = random_members(34, data, optimizer=optimizer, seed=100 + seed)
+        shares[task, optimizer] = n_stable_among(data, members, first, stable) / 34
+    assert sum(shares.values()) / 6 >= 0.95, shares
 
 
 @pytest.mark.parametrize("n_neighbours", [1, 7, 63])
