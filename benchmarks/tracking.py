@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import resource
 import socket
 import statistics
 import subprocess
@@ -187,13 +188,14 @@ def black_hole() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def study_seconds(home: Path, spec: Path, n_trials: int, address: str | None) -> tuple[float, float]:
-    """Seconds of the search alone, and of the whole command."""
+def study_seconds(home: Path, spec: Path, n_trials: int, address: str | None) -> tuple[float, float, float]:
+    """Seconds of the search alone, of the whole command, and of processors for the command without the server."""
     environment = {**os.environ, "STUDIES_HOME": str(home), "PYTHONUNBUFFERED": "1"}
     for name in ("STUDIES_DB", "MLFLOW_TRACKING_URI"):
         environment.pop(name, None)
     if address is not None:
         environment["MLFLOW_TRACKING_URI"] = address
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.monotonic()
     planned = searched = began
     command = [sys.executable, "-m", "studies", "run", str(spec)]
@@ -208,7 +210,9 @@ def study_seconds(home: Path, spec: Path, n_trials: int, address: str | None) ->
                 searched = time.monotonic()
     if process.returncode != 0 or searched == began:
         raise SystemExit("".join(lines))
-    return searched - planned, time.monotonic() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return searched - planned, time.monotonic() - began, busy
 
 
 def measure_studies(home: Path, n_trials: int, repeats: int) -> str:
@@ -216,7 +220,7 @@ def measure_studies(home: Path, n_trials: int, repeats: int) -> str:
     address = server.find_or_start(home, port=0).address
     with black_hole() as hole:
         cases = {"off": NOBODY, "by SQL": None, "by REST": address, "to a server that never answers": hole}
-        found: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
+        found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in cases}
         for repeat in range(repeats):
             for i, (name, where) in enumerate(cases.items()):
                 spec = home / f"study-{repeat}-{i}.toml"
@@ -224,11 +228,11 @@ def measure_studies(home: Path, n_trials: int, repeats: int) -> str:
                 found[name].append(study_seconds(home, spec, n_trials, where))
             print(", ".join(f"{name} {seconds[-1][0]:.2f} s" for name, seconds in found.items()), flush=True)
     rows = []
-    base = statistics.median(search for search, _ in found["off"])
+    base = statistics.median(search for search, *_ in found["off"])
     for name, seconds in found.items():
-        search, whole = (statistics.median(one[i] for one in seconds) for i in (0, 1))
-        rows.append([name, f"{search:.2f}", f"{100 * (search / base - 1):+.1f} %", f"{whole:.2f}"])
-    return table(["tracking", f"search of {n_trials} trials, s", "growth", "whole command, s"], rows)
+        search, whole, busy = (statistics.median(one[i] for one in seconds) for i in range(3))
+        rows.append([name, f"{search:.2f}", f"{100 * (search / base - 1):+.1f} %", f"{whole:.2f}", f"{busy:.2f}"])
+    return table(["tracking", f"search of {n_trials} trials, s", "growth", "whole command, s", "its CPU, s"], rows)
 
 
 def main() -> None:
