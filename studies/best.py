@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlcore.export import export_model
+from dlcore.export import FILES, export_model
+from dlcore.files import SUMS_FILE
 from studies.cohort import Network, Trainer
 from studies.errors import StudyFailed, UserError
 from studies.provenance import changed
@@ -139,7 +140,8 @@ def _bits(curve: Sequence[EpochRecord]) -> str:
 def _check_folder(folder: Path) -> None:
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise UserError(f"{folder} must be a folder, or not there; it is something else")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "model.json").is_file():
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if not found <= {*FILES, SUMS_FILE} and not (folder / "model.json").is_file():
         raise UserError(f"{folder} must be empty, not there, or an earlier export; it holds other files")
 
 

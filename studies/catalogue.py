@@ -8,9 +8,9 @@ from optuna.study import StudyDirection
 from sqlalchemy import Engine, delete, func, insert, select, update
 
 from studies import records as r
-from studies import rows, trials
-from studies.database import lock_schema, reading, writing
-from studies.errors import UserError
+from studies import rows, seals, trials
+from studies.database import lock_schema, reading, shown, writing
+from studies.errors import StudiesError, UserError
 from studies.records import StudyFacts, Winner
 from studies.rows import STUDY, TRIAL
 from studies.tables import STUDIES, WINNERS
@@ -22,6 +22,11 @@ class Catalogue:
     def __init__(self, engine: Engine) -> None:
         """Over a database of the newest version."""
         self._engine = engine
+
+    @property
+    def engine(self) -> Engine:
+        """For whoever looks at rows as they stand, or mends them."""
+        return self._engine
 
     def create_study(self, facts: StudyFacts) -> None:
         """Store a new study, in Optuna's tables and ours.
@@ -36,13 +41,36 @@ class Catalogue:
             directions = [StudyDirection[o.direction.upper()] for o in facts.objectives]
             study_id = trials.add_study(connection, facts.name, directions)
             connection.execute(insert(STUDIES).values(study_id=study_id, spent_s=0.0, **rows.facts_row(facts)))
+            seals.seal_facts(connection, study_id)
 
     def facts(self, name: str) -> StudyFacts | None:
-        """What is fixed of a study; None if there is no such study of ours."""
+        """What is fixed of a study; None if there is no such study of ours.
+
+        Raises:
+            StudiesError: It is not what was stored: the row does not have its checksum.
+        """
         query = select(STUDIES, STUDY.c.study_name).join(STUDY, STUDY.c.study_id == STUDIES.c.study_id)
         with reading(self._engine) as connection:
             row = connection.execute(query.where(STUDY.c.study_name == name)).first()
-            return None if row is None else rows.facts_of(row)
+            if row is None:
+                return None
+            if row.sha256 != seals.facts_checksum(row):
+                raise StudiesError(
+                    f'{shown(self._engine)} holds a damaged row: that of study "{name}" in dlcore_studies does not '
+                    "have its checksum; restore the database from a copy"
+                )
+            return rows.facts_of(row)
+
+    def known(self, name: str) -> StudyFacts:
+        """What is fixed of a study that a person named.
+
+        Raises:
+            UserError: There is no such study.
+        """
+        facts = self.facts(name)
+        if facts is None:
+            raise UserError(f'there is no study "{name}" in the database; `studies list` names those there are')
+        return facts
 
     def names(self) -> list[str]:
         """Names of all our studies, the newest first."""
@@ -52,10 +80,12 @@ class Catalogue:
 
     def store_spec(self, name: str, spec: Mapping[str, object]) -> None:
         """Replace the stored spec (a raised budget)."""
+        self.known(name)  # what is damaged must not be sealed anew
         with writing(self._engine) as connection:
             values = {"spec_json": json.dumps(spec)}
             study_id = trials.study_id(connection, name, is_locked=True)
             connection.execute(update(STUDIES).where(STUDIES.c.study_id == study_id).values(values))
+            seals.seal_facts(connection, study_id)
 
     def spent_s(self, name: str) -> float:
         """Seconds that the study's recorded cohorts took, in all its runs."""
@@ -107,6 +137,7 @@ class Catalogue:
                     onnx_sha256=winner.onnx_sha256,
                 )
             )
+            seals.seal_winners(connection, study_id)
 
     def winner(self, name: str) -> tuple[Winner, int] | None:
         """The latest winner, and among how many finished trials it won."""

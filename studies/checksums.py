@@ -1,4 +1,4 @@
-"""The checksum of a finished trial: what Optuna's tables and ours hold of it, in one canonical text.
+"""Checksums of what a database holds of a finished trial, of a study's facts and of a winner, in one canonical text.
 
 Damage that a database does not see (a bit that fell over in a value) shows here. Ids are left out, since a copied
 database may count otherwise; so is the lease's token, which says nothing of the trial.
@@ -38,6 +38,24 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 }
 """The columns that count, by table; the first of each tells a trial's rows apart."""
 
+FACTS = (
+    "uuid",
+    "created_at",
+    "spec_json",
+    "objectives_json",
+    "task",
+    "curve_metric",
+    "cohort_size",
+    "n_features",
+    "n_outputs",
+    "data_name",
+    "data_fingerprint",
+    "environment_json",
+)
+"""The columns of `dlcore_studies` that say what is fixed of a study."""
+WINNER = ("created_at", "n_finished", "val_metrics_json", "test_metrics_json", "export_dir", "onnx_sha256")
+"""The columns of `dlcore_winners` beside the ids."""
+
 Rows = Mapping[str, Iterable[tuple[object, ...]]]
 """A trial's rows by table, each a tuple in the order of `COLUMNS`."""
 
@@ -47,10 +65,18 @@ def checksum(rows: Rows) -> str:
 
     Numbers count as JSON writes them, which tells any two of them apart.
     """
-    ordered = [
-        [table, sorted((list(row) for row in rows.get(table, ())), key=lambda row: str(row[0]))] for table in COLUMNS
-    ]
-    text = json.dumps(ordered, ensure_ascii=False, separators=(",", ":"), default=_plain)
+    return _sha256(
+        [[table, sorted((list(row) for row in rows.get(table, ())), key=lambda row: str(row[0]))] for table in COLUMNS]
+    )
+
+
+def row_checksum(*columns: object) -> str:
+    """sha256 of one row's columns in their order, in hexadecimal digits."""
+    return _sha256(columns)
+
+
+def _sha256(data: object) -> str:
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), default=_plain)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

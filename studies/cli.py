@@ -112,6 +112,30 @@ def track(study: Study) -> None:
     commands.track(study)
 
 
+@app.command(epilog="Example: studies doctor digits --repair")
+def doctor(
+    study: Annotated[str | None, typer.Argument(metavar="STUDY", help="Name of a study; all without it.")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
+) -> None:
+    """Say what disagrees: the study database with itself, with MLflow, with the exports; exit code 1 if anything."""
+    from studies import checkup
+
+    if not checkup.check(study, is_mended=repair):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: studies delete digits")
+def delete(
+    study: Study,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete a study: its trials, its exports, its experiment and models in MLflow."""
+    from studies import deleting
+
+    if not deleting.delete(study, is_certain=yes):
+        raise typer.Exit(1)
+
+
 @app.command(epilog="Example: studies ui")
 def ui() -> None:
     """Start or find the tracking server, and print its address."""

@@ -4,13 +4,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from studies.display import Display, hyperparameters_line, open_display, study_page
+from studies.display import Display, hyperparameters_line, open_display
 from studies.errors import SpecError, UserError
 from studies.home import drive, open_home
 from studies.ranking import pareto_front, ranking
-from studies.records import COMPLETE, FINISHED_STATES, StudyFacts
+from studies.records import COMPLETE, FINISHED_STATES
 from studies.replay import replay_cohort, replay_trial
-from studies.runner import Outcome, Run, open_mirror
+from studies.runner import Outcome, Run, bring_in_line
 from studies.spec import StudySpec, bundled, find_spec, load_spec, spec_from_dict
 from studies.storage import Storage
 
@@ -50,7 +50,7 @@ def export(study: str, number: int | None, folder: Path | None) -> None:
     """Export a trial of a stored study."""
     display, home = open_display(), open_home()
     storage = Storage(home.database_url)
-    run = Run(spec_from_dict(_facts(storage, study).spec, study), home, storage, display)
+    run = Run(spec_from_dict(storage.known(study).spec, study), home, storage, display)
     with drive(home, study):
         made = run.export(number, folder.absolute() if folder else None)
     display.note(f"trial {made.winner.number}: {hyperparameters_line(made.winner.hyperparameters)}")
@@ -65,7 +65,7 @@ def replay(study: str, number: int, *, has_cohort: bool) -> bool:
     """Train a recorded trial again, alone or with its cohort; returns whether it came out as recorded."""
     display, home = open_display(), open_home()
     storage = Storage(home.database_url)
-    run = Run(spec_from_dict(_facts(storage, study).spec, study), home, storage, display)
+    run = Run(spec_from_dict(storage.known(study).spec, study), home, storage, display)
     trials = storage.records(study, has_curves=True)
     found = [t for t in trials if t.number == number and t.state in FINISHED_STATES]
     if not found:
@@ -82,23 +82,10 @@ def track(study: str) -> None:
     """Mirror whatever MLflow lacks of a study."""
     display, home = open_display(), open_home()
     storage = Storage(home.database_url)
-    facts = _facts(storage, study)
+    facts = storage.known(study)
     with drive(home, study):
-        mirror = open_mirror(home, storage, facts, display, is_thorough=True)
-        mirror.start()
-        try:
-            mirror.put([t.number for t in storage.records(study) if t.state in FINISHED_STATES])
-            if (won := storage.winner(study)) is not None and Path(won[0].export_dir).is_dir():
-                mirror.register(won[0])
-            while not mirror.finish("FINISHED", 5.0):
-                if mirror.error is not None:
-                    raise UserError(f"the tracking server must answer and does not: {mirror.error}")
-                display.note(f"{mirror.pending} trials to go")
-            assert mirror.address is not None and mirror.experiment_id is not None  # it is complete
-            storage.store_mirror(study, mirror.address, mirror.experiment_id)
-        finally:
-            mirror.close()
-    display.note(f"MLflow is in line with the study database: {study_page(mirror.address, mirror.experiment_id)}")
+        page = bring_in_line(home, storage, facts, display)
+    display.note(f"MLflow is in line with the study database: {page}")
 
 
 def _find(request: Request, storage: Storage) -> StudySpec:
@@ -134,13 +121,6 @@ def _granted(spec: StudySpec, trials: int | None, storage: Storage) -> StudySpec
     if trials is None or trials == spec.budget.trials:
         return spec
     return spec_from_dict(spec.to_dict() | {"budget": spec.budget.model_dump() | {"trials": trials}}, spec.study)
-
-
-def _facts(storage: Storage, study: str) -> StudyFacts:
-    facts = storage.facts(study)
-    if facts is None:
-        raise UserError(f'there is no study "{study}" in the database; `studies list` names those there are')
-    return facts
 
 
 def _print_summary(outcome: Outcome, display: Display) -> None:

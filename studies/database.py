@@ -25,7 +25,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from studies.errors import DatabaseGone, StudiesError, UserError
+from studies.errors import Damaged, DatabaseGone, StudiesError, UserError
 
 _SCHEMA_LOCK = 0x646C636F7265
 """Key of the advisory lock under which PostgreSQL's tables are made or changed: "dlcore"."""
@@ -67,9 +67,9 @@ def _open_sqlite(url: URL) -> Engine:
         with engine.connect() as connection:
             found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
     except DBAPIError as error:
-        raise UserError(f"the study database {url.database} cannot be read: {error.orig}") from error
+        raise Damaged(f"the study database {url.database} cannot be read: {error.orig}") from error
     if found != "ok":
-        raise UserError(
+        raise Damaged(
             f"the study database {url.database} is damaged ({found}); restore it from a copy, or move it away"
         )
     return engine

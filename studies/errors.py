@@ -4,7 +4,8 @@ StudiesError
 ├── UserError            2   something the user can mend: said in one short message, nothing lost
 │   ├── SpecError        2   a spec with mistakes, all of them listed
 │   ├── SpecChanged      2   a spec that differs from the stored one of the same name
-│   └── StudyBusy        2   another process drives this study now
+│   ├── StudyBusy        2   another process drives this study now
+│   └── Damaged          2   a study database that must not be used as it is
 ├── StudyFailed          1   the study ran, and has no result to give
 ├── DatabaseGone         1   the study database went away; what was recorded is there when it is back
 ├── LeaseLost            1   somebody else trains these trials now; the late result is refused
@@ -37,6 +38,10 @@ class SpecChanged(UserError):
 
 class StudyBusy(UserError):
     """Another process drives this study now."""
+
+
+class Damaged(UserError):
+    """A study database that must not be used as it is."""
 
 
 class StudyFailed(StudiesError):

@@ -32,8 +32,11 @@ class Home:
         return self.root / "exports"
 
 
-def open_home() -> Home:
+def open_home(*, is_made_private: bool = True) -> Home:
     """Find the home and make it ready: created, private, writable.
+
+    Args:
+        is_made_private: Close a home that others may read to them; what looks for faults does not mend this one.
 
     Raises:
         UserError: The folder cannot be made or written, or the study database is of a kind that is not supported.
@@ -45,8 +48,9 @@ def open_home() -> Home:
     if found := set("?%") & set(str(root)):
         raise UserError(f"the home's path must not hold {' or '.join(sorted(found))}; got {root}. Set STUDIES_HOME")
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        root.chmod(0o700)
+        if not root.exists() or is_made_private:
+            root.mkdir(parents=True, exist_ok=True)
+            root.chmod(0o700)
         probe = root / f".writable-{os.getpid()}"
         probe.touch()
         probe.unlink()
@@ -84,6 +88,31 @@ def without_password(uri: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
+def open_to_others(home: Home) -> list[Path]:
+    """The home and the databases in it that other users of the machine may read or write."""
+    file = home.database_url.removeprefix("sqlite:///") if home.database_url.startswith("sqlite:") else None
+    places = [home.root, home.root / "mlflow.db", *([Path(file)] if file else [])]
+    return [place for place in places if place.exists() and place.stat().st_mode & 0o077]
+
+
+def is_driven(home: Home, study: str) -> bool:
+    """Whether a process holds the lock of a study in SQLite."""
+    file = _lock_folder(home) / f"{study}.lock"
+    if not home.database_url.startswith("sqlite:") or not file.exists():
+        return False
+    with file.open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _lock_folder(home: Home) -> Path:
+    """Beside the database, which two homes may share."""
+    return Path(home.database_url.removeprefix("sqlite:///")).absolute().resolve().parent / "locks"
+
+
 @contextmanager
 def drive(home: Home, study: str) -> Iterator[None]:
     """Hold the lock that makes this process the only driver of a study in SQLite; the kernel frees it when we die.
@@ -94,8 +123,7 @@ def drive(home: Home, study: str) -> Iterator[None]:
     if not home.database_url.startswith("sqlite:"):
         yield  # several processes may drive a study: each claims its own cohorts
         return
-    # Beside the database, which two homes may share.
-    folder = Path(home.database_url.removeprefix("sqlite:///")).absolute().resolve().parent / "locks"
+    folder = _lock_folder(home)
     folder.mkdir(mode=0o700, exist_ok=True)
     with (folder / f"{study}.lock").open("a+") as lock:
         try:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection, Engine, inspect, select, text
 
-from studies import trials
+from studies import seals, trials
 from studies.database import is_sqlite, lock_schema, reading, shown, writing
 from studies.errors import UserError
 from studies.tables import MIGRATIONS
@@ -68,8 +68,16 @@ def _add_leases(connection: Connection) -> None:
         connection.execute(text(statement))
 
 
-_MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create_tables, _add_leases)
+def _add_seals(connection: Connection) -> None:
+    """Version 3: a checksum of a study's facts, and of a winner."""
+    for table in ("dlcore_studies", "dlcore_winners"):
+        connection.execute(text(f"ALTER TABLE {table} ADD COLUMN sha256 TEXT"))
+
+
+_MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create_tables, _add_leases, _add_seals)
 """Migration n brings the tables from version n to n + 1."""
+
+VIEW = "dlcore_trials"
 
 _FIXED = {
     "depth": "INTEGER",
@@ -112,13 +120,20 @@ def upgrade(connection: Connection) -> None:
             "(version INTEGER PRIMARY KEY, applied_at DOUBLE PRECISION NOT NULL)"
         )
     )
-    connection.execute(text("DROP VIEW IF EXISTS dlcore_trials"))
+    connection.execute(text(f"DROP VIEW IF EXISTS {VIEW}"))
     for number, step in enumerate(_MIGRATIONS[version:], start=version + 1):
         step(connection)
         connection.execute(MIGRATIONS.insert().values(version=number, applied_at=time.time()))
-    connection.execute(text(_view(is_sqlite(connection))))
+    create_view(connection)
     if 0 < version < 2:
         trials.seal_all(connection)
+    if 0 < version < 3:
+        seals.seal_all(connection)
+
+
+def create_view(connection: Connection) -> None:
+    """Make the view that people ask, where it is not there."""
+    connection.execute(text(_view(is_sqlite(connection))))
 
 
 def _version(connection: Connection) -> int:
@@ -141,7 +156,7 @@ def _view(for_sqlite: bool) -> str:
         ]
         rest = f"CAST(CAST(r.hyperparameters_json AS jsonb) - ARRAY[{names}] AS TEXT)"
         infinity, state = "CAST('Infinity' AS DOUBLE PRECISION)", "CAST(t.state AS TEXT)"
-    return f"""CREATE VIEW dlcore_trials AS SELECT
+    return f"""CREATE VIEW {VIEW} AS SELECT
         s.study_name AS study, t.number AS number, {state} AS state,
         CASE CAST(v.value_type AS TEXT) WHEN 'INF_POS' THEN {infinity} WHEN 'INF_NEG' THEN -{infinity}
             ELSE v.value END AS value,

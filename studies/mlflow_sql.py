@@ -62,6 +62,19 @@ def revision(database: Path) -> str | None:
     return str(found[0][0]) if len(found) == 1 else None
 
 
+def damage(database: Path) -> str | None:
+    """What SQLite finds wrong with the tracking database, in one line; None if it finds nothing."""
+    try:
+        connection = _open(database)
+        try:
+            (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        return str(error)
+    return None if found == "ok" else " ".join(str(found).split())
+
+
 class SqlStore:
     """Runs in the database of the home's own server; see `TrackingStore`."""
 

@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.table import Table
 
 from studies.display import format_value, hyperparameters_line, study_page
-from studies.errors import UserError
 from studies.home import open_home
 from studies.ranking import best_trial, pareto_front, ranking
 from studies.records import FINISHED_STATES, StudySummary, TrialRecord
@@ -51,8 +50,7 @@ def print_study(study: str, *, as_json: bool) -> None:
         UserError: There is no such study.
     """
     storage = Storage(open_home().database_url)
-    if storage.facts(study) is None:
-        raise UserError(f'there is no study "{study}" in the database; `studies list` names those there are')
+    storage.known(study)
     summary = summarize(storage, study)
     tracking_uri, experiment_id = storage.mirror(study)
     if as_json:

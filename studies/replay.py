@@ -72,7 +72,7 @@ def replay_cohort(trial: TrialRecord, trials: Sequence[TrialRecord], facts: Stud
         )
     events = trainer.train([t.suggestion for t in own], trial.cohort, earlier, None)
     again = {e.number: e for e in events if isinstance(e, TrialRecord)}
-    different = [t.number for t in own if _bits(t) != _bits(again[t.number])]
+    different = [t.number for t in own if bits(t) != bits(again[t.number])]
     if not different:
         return Verdict(True, f"cohort {trial.cohort}: all {len(own)} trials came out again, bit for bit")
     text = f"cohort {trial.cohort}: {len(different)} of {len(own)} trials differ (trial {different[0]} the first)"
@@ -81,7 +81,7 @@ def replay_cohort(trial: TrialRecord, trials: Sequence[TrialRecord], facts: Stud
     return Verdict(False, text)
 
 
-def _bits(trial: TrialRecord) -> str:
+def bits(trial: TrialRecord) -> str:
     """All of a record that a repetition must give again; as text, in which a NaN equals a NaN."""
     curve = [replace(e, finished_at=0.0) for e in trial.curve]
     return repr((trial.state, trial.values, dict(trial.rungs), trial.best_epoch, trial.reason, curve))

@@ -52,12 +52,17 @@ _NOT_IN_RECORDS = ("trial_id", "hyperparameters_json", "searched_json", "token",
 _RESULT_COLUMNS = tuple(c.name for c in RESULTS.c if c.name not in _NOT_IN_RECORDS)
 
 
+def objectives_json(objectives: Sequence[Objective]) -> str:
+    """A study's objectives as its column holds them."""
+    return json.dumps([{"metric": o.metric, "direction": o.direction} for o in objectives])
+
+
 def facts_row(facts: StudyFacts) -> Values:
     """A study's facts as columns of `dlcore_studies`."""
     return {
         **{column: getattr(facts, column) for column in _FACT_COLUMNS},
         "spec_json": json.dumps(facts.spec),
-        "objectives_json": json.dumps([{"metric": o.metric, "direction": o.direction} for o in facts.objectives]),
+        "objectives_json": objectives_json(facts.objectives),
         "environment_json": json.dumps(dict(facts.environment)),
     }
 

@@ -359,3 +359,26 @@ def open_mirror(
         return storage.records(facts.name, numbers, has_curves=True)
 
     return Mirror(lambda: open_store(home, display.note), facts, read, is_thorough=is_thorough)
+
+
+def bring_in_line(home: Home, storage: Storage, facts: StudyFacts, display: Display) -> str:
+    """Mirror whatever MLflow lacks or shows wrongly of a study, whose lock the caller holds; returns its page.
+
+    Raises:
+        UserError: The tracking server does not answer, or refuses a trial.
+    """
+    mirror = open_mirror(home, storage, facts, display, is_thorough=True)
+    mirror.start()
+    try:
+        mirror.put([t.number for t in storage.records(facts.name) if t.state in FINISHED_STATES])
+        if (won := storage.winner(facts.name)) is not None and Path(won[0].export_dir).is_dir():
+            mirror.register(won[0])
+        while not mirror.finish("FINISHED", _PATIENCE_S):
+            if mirror.error is not None:
+                raise UserError(f"the tracking server must answer and does not: {mirror.error}")
+            display.note(f"{mirror.pending} trials to go")
+        assert mirror.address is not None and mirror.experiment_id is not None  # it is complete
+        storage.store_mirror(facts.name, mirror.address, mirror.experiment_id)
+    finally:
+        mirror.close()
+    return study_page(mirror.address, mirror.experiment_id)

@@ -164,13 +164,16 @@ class Storage(Catalogue):
     def others(self, name: str) -> tuple[int, int]:
         """How many cohorts of a study others train, and how many RUNNING trials are nobody's."""
         with reading(self._engine) as connection:
-            study = trials.study_id(connection, name)
-            kept = leases.living(connection, study, self._owner)
-            is_running = and_(TRIAL.c.study_id == study, TRIAL.c.state == TrialState.RUNNING)
-            query = select(RESULTS.c.cohort, RESULTS.c.token)
-            found = connection.execute(query.join(TRIAL, RESULTS.c.trial_id == TRIAL.c.trial_id).where(is_running))
-            free = [row for row in found if row.cohort not in kept and row.token not in self._tokens]
+            kept, free = self.ownership(connection, trials.study_id(connection, name))
         return len(kept), len(free)
+
+    def ownership(self, connection: Connection, study: int) -> tuple[set[int], list[int]]:
+        """Ids of the cohorts of a study that others train, and numbers of the RUNNING trials that are nobody's."""
+        kept = leases.living(connection, study, self._owner)
+        is_running = and_(TRIAL.c.study_id == study, TRIAL.c.state == TrialState.RUNNING)
+        query = select(TRIAL.c.number, RESULTS.c.cohort, RESULTS.c.token)
+        found = connection.execute(query.join(RESULTS, RESULTS.c.trial_id == TRIAL.c.trial_id).where(is_running))
+        return kept, sorted(row.number for row in found if row.cohort not in kept and row.token not in self._tokens)
 
     def renew(self) -> bool:
         """Show that this object lives; returns whether all that it claimed is still its own."""

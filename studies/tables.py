@@ -27,6 +27,7 @@ STUDIES = Table(
     Column("spent_s", Double),
     Column("tracking_uri", Text),
     Column("experiment_id", Text),
+    Column("sha256", Text),
 )
 COHORTS = Table(
     "dlcore_cohorts",
@@ -95,6 +96,7 @@ WINNERS = Table(
     Column("test_metrics_json", Text),
     Column("export_dir", Text),
     Column("onnx_sha256", Text),
+    Column("sha256", Text),
 )
 MIGRATIONS = Table(
     "dlcore_migrations",
