@@ -210,14 +210,14 @@ class Storage(Catalogue):
             StudiesError: One of them is not RUNNING: the result is refused too.
         """
 
-        def write(connection: Connection, is_again: bool) -> None:
+        def write(connection: Connection, is_again: bool) -> set[str]:
             study = trials.study_id(connection, name, is_locked=True)
             ids = trials.ids_of(connection, study, [t.number for t in told])
             query = select(RESULTS.c.token, TRIAL.c.state).join(TRIAL, TRIAL.c.trial_id == RESULTS.c.trial_id)
             found = connection.execute(query.where(RESULTS.c.trial_id.in_(ids.values()))).all()
             tokens = {row.token for row in found}
             if is_again and found and tokens <= self._tokens and all(row.state.is_finished() for row in found):
-                return  # it was committed, and the answer got lost
+                return _end_finished(connection, tokens)  # it was committed, and the answer got lost
             held = {token for token in tokens if token is not None and leases.cohort_of(connection, token) is not None}
             is_finished = any(row.state.is_finished() for row in found)
             if not is_finished and not (tokens == held and tokens <= self._tokens):
@@ -225,10 +225,10 @@ class Storage(Catalogue):
             own = update(STUDIES).where(STUDIES.c.study_id == study)
             connection.execute(own.values(spent_s=STUDIES.c.spent_s + spent_s))
             trials.finish(connection, ids, told)
-            _end_finished(connection, tokens)
+            return _end_finished(connection, tokens)
 
         with self._lock:
-            self._surely(write)
+            self._tokens -= self._surely(write)  # a lease that ended because all is told is none that got lost
 
     def records(
         self, name: str, numbers: Iterable[int] | None = None, *, has_curves: bool = False
@@ -281,11 +281,13 @@ def _check_first(connection: Connection, study: int, name: str, first: int) -> N
     )
 
 
-def _end_finished(connection: Connection, tokens: Collection[str]) -> None:
-    """End the leases of cohorts of which nothing is RUNNING any more."""
+def _end_finished(connection: Connection, tokens: Collection[str]) -> set[str]:
+    """End the leases of cohorts of which nothing is RUNNING any more; returns their tokens."""
     query = select(RESULTS.c.token).join(TRIAL, TRIAL.c.trial_id == RESULTS.c.trial_id).distinct()
     is_running = and_(RESULTS.c.token.in_(tokens), TRIAL.c.state == TrialState.RUNNING)
-    leases.end(connection, set(tokens) - set(connection.execute(query.where(is_running)).scalars()))
+    ended = set(tokens) - set(connection.execute(query.where(is_running)).scalars())
+    leases.end(connection, ended)
+    return ended
 
 
 def _new_cohort(connection: Connection, study_id: int, numbers: Sequence[int], now: datetime) -> int:

@@ -109,6 +109,17 @@ def test_a_dead_process_that_nobody_waited_for_is_dead(storage: Storage) -> None
             time.sleep(0.01)
 
 
+def test_a_renewal_between_the_last_result_and_the_release_finds_nothing_lost(
+    storage: Storage, trials: list[TrialRecord]
+) -> None:
+    claim(storage, trials[:2])
+    storage.record("wine", trials[:1], 0.0)
+    assert storage.renew()
+    storage.record("wine", trials[1:2], 0.0)
+    assert storage.renew()
+    assert storage.release("wine") == [] and storage.renew()
+
+
 def test_no_clock_takes_a_living_processs_trials(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     with claimer(storage.url, 0, 2):
         for jump_s in (600.0, -600.0, 3600.0, -3600.0, 1e9):
