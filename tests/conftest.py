@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 from collections import defaultdict
@@ -13,6 +14,9 @@ import pytest
 from studies import server
 from studies.storage import Storage
 from tests.postgres import Cluster, bin_folder, cluster
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so would every program that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Studies = Callable[..., subprocess.CompletedProcess[str]]
 
