@@ -34,7 +34,7 @@ Times are of one member's step. On one core it falls while members share calls: 
 is about 3 MFLOP in 20 calls and more when it is alone, and each call costs what 0.2 to 0.4 MFLOP cost. It flattens
 where a stack is as large as the cache allows ({CPU_STACK_BYTES >> 20} MB): from there on more members are more stacks
 of the same kind, and what is left is arithmetic. Wide networks flatten sooner, at a level that their matrix products
-set. All cores divide the level by their number once each has a stack that is large enough."""
+set. On all cores whole trainings are timed: building, dealing out and sending back are spread over few epochs here."""
 
 
 def step_us(population: Population, turns: int) -> float:
