@@ -207,7 +207,7 @@ class Storage(Catalogue):
 
         Raises:
             LeaseLost: This object does not own them any more: the result is refused, not doubled.
-            StudiesError: One of them is not RUNNING: the result is refused too.
+            StudiesError: One of them is not RUNNING, though it was not given to anybody: the result is refused too.
         """
 
         def write(connection: Connection, is_again: bool) -> set[str]:
@@ -219,8 +219,7 @@ class Storage(Catalogue):
             if is_again and found and tokens <= self._tokens and all(row.state.is_finished() for row in found):
                 return _end_finished(connection, tokens)  # it was committed, and the answer got lost
             held = {token for token in tokens if token is not None and leases.cohort_of(connection, token) is not None}
-            is_finished = any(row.state.is_finished() for row in found)
-            if not is_finished and not (tokens == held and tokens <= self._tokens):
+            if not (tokens == held and tokens <= self._tokens):
                 raise LeaseLost(f"the trials {sorted(ids)} were given to another process, and this result is refused")
             own = update(STUDIES).where(STUDIES.c.study_id == study)
             connection.execute(own.values(spent_s=STUDIES.c.spent_s + spent_s))
