@@ -221,6 +221,9 @@ def _advisory(engine: Engine, kind: int, study: int) -> Iterator[Callable[[], bo
                 connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             is_ours = is_ours or bool(connection.execute(select(func.pg_try_advisory_lock(kind, study))).scalar())
         except DBAPIError:
+            if connection is not None:  # a broken one refuses all further use
+                connection.close()
+                connection = None
             return False  # who writes will say what is wrong
         return is_ours
 

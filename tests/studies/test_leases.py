@@ -18,6 +18,7 @@ from studies.errors import DatabaseGone, LeaseLost, Overtaken, StudiesError
 from studies.leases import LEASE_S, Keeper
 from studies.records import StudyFacts, TrialRecord
 from studies.storage import Storage
+from tests.postgres import Cluster
 
 DISTRIBUTIONS = {"learning_rate": FloatDistribution(1e-4, 10.0, log=True)}
 CLAIM = """
@@ -299,6 +300,20 @@ def test_one_asks_at_a_time_and_nobody_waits_for_ever(storage: Storage, monkeypa
     with other.asking("wine"):
         pass
     other.close()
+
+
+def test_who_waits_to_ask_outlives_the_connection(
+    postgres: Cluster, postgres_url: str, make_facts: Callable[..., StudyFacts]
+) -> None:
+    first, second = Storage(postgres_url), Storage(postgres_url)
+    first.create_study(make_facts("wine"))
+    database = postgres_url.rpartition("/")[2]
+    with first.leading("wine") as is_first, second.leading("wine") as is_second:
+        assert is_first() and not is_second()
+        postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
+        assert not is_second() and is_second()
+    first.close()
+    second.close()
 
 
 def test_of_several_drivers_in_postgresql_one_mirrors(postgres_url: str, make_facts: Callable[..., StudyFacts]) -> None:
