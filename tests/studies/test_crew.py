@@ -38,7 +38,13 @@ def start(home: Home, display: Lines, spec: dict[str, object] = SPEC, n_workers:
 
 
 def family() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children() if "studies.worker" in p.cmdline()]
+    """The living workers of this process; one that ends while it is looked at is none of them."""
+    living = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # also a zombie, whose command line is gone
+            if "studies.worker" in child.cmdline():
+                living.append(child)
+    return living
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
@@ -113,10 +119,9 @@ def test_a_killed_workers_cohort_is_trained_by_another(tmp_path: Path, database_
     killed: list[int] = []
 
     def kill(_event: EpochDone) -> None:
-        if not killed:
-            victim = family()[0]
-            killed.append(victim.pid)
-            victim.kill()
+        if not killed and (living := family()):
+            killed.append(living[0].pid)
+            living[0].kill()
 
     display.on_epoch = kill
     spec = SPEC | {"training": {"epochs": 300, "batch_size": 16, "patience": False}}
