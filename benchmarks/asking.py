@@ -7,7 +7,7 @@
 Asking: the cohort that a study asks after so many trials (of the default size for that budget, the default space), with
 a tenth of the trials finished and the rest pruned, as halving leaves them; and single trials of Optuna's TPESampler
 with the same settings, told of all stored trials. Both find their history in memory; Optuna's is built before its clock
-runs, ours is timed. The best of a few turns. The share: of the bundled digits study with that budget, asking and all.
+runs, ours is timed. Medians of a few turns. The share: of the bundled digits study with that budget, asking and all.
 """
 
 import argparse
@@ -126,10 +126,11 @@ def asking_table(counts: list[int], n_rival: int, turns: int) -> str:
     for count in counts:
         spec, records = spec_for(count), stored(count)
         cohort = cohort_size(spec)
-        best = min((ask(spec, records, cohort) for _ in range(turns)), key=lambda parts: parts.total)
+        parts = [ask(spec, records, cohort) for _ in range(turns)]
         rival = optunas_seconds(spec, records, n_rival)
-        ours = best.total / cohort
-        seconds = (best.history, best.fitting, best.drawing, best.rest, best.total)
+        names = ("history", "fitting", "drawing", "rest", "total")
+        seconds = [statistics.median(getattr(turn, name) for turn in parts) for name in names]
+        ours = seconds[-1] / cohort
         rows.append(
             [
                 f"{count:,}",
