@@ -226,9 +226,9 @@ class Mirror:
                 self._decline(written.number, written.refused)
             else:
                 self._finish_trials([written.number])
-            with self._changed:
-                if self._is_closed or self._is_progress_due():
-                    return
+            # Left before its end for nothing else: runs that are there, and not known, would be made again.
+            if self._is_closed:
+                return
         study.write_best()
 
     def _known(self) -> set[int]:

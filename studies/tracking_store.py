@@ -119,7 +119,11 @@ class TrackingStore(Protocol):
         """Begin a run."""
 
     def write_trials(self, experiment_id: str, parent_run_id: str, work: Sequence[Work]) -> Iterator[Written]:
-        """Write runs whole, their ends last; yields each as soon as it is there to stay."""
+        """Write runs whole, their ends last; yields each once it is there to stay, in any order.
+
+        Read it to its end: of what is not taken nobody knows that it is there. After a failure all that was written is
+        yielded before the failure is raised.
+        """
 
     def log(
         self,

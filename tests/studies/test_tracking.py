@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from studies import server
+from studies import server, tracking
 from studies.mlflow_rest import RestStore
 from studies.records import StudyFacts, TrialRecord, Winner
 from studies.tracking import Mirror
@@ -119,6 +119,26 @@ def test_importing_it_imports_no_mlflow() -> None:
 
 
 # --- with one ---
+
+
+@pytest.mark.slow
+def test_progress_that_is_due_while_runs_are_written_doubles_none(
+    home: Path, facts: StudyFacts, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "PROGRESS_EVERY_S", 0.0)
+
+    def read_and_show(numbers: Sequence[int]) -> list[TrialRecord]:
+        mirror.show({"epoch": 1})
+        return read(numbers)
+
+    mirror = Mirror(connect, facts, read_and_show)
+    mirror.start()
+    try:
+        mirror.put(range(20))
+        assert mirror.finish("FINISHED", PATIENCE_S), mirror.error
+    finally:
+        mirror.close()
+    assert_complete(home, facts, 20)
 
 
 @pytest.mark.slow
