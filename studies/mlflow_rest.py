@@ -1,4 +1,4 @@
-"""Any tracking server by its REST API: the few calls that the mirror makes, over a few kept connections.
+"""Any tracking server by its REST API: the few calls that the mirror makes, over one kept connection.
 
 Why not MlflowClient: importing it holds the interpreter's lock for 2.2 s, in which a training thread gets 7 % of
 its speed, and each trial then costs 17 ms of it instead of 3 ms. It also repeats POSTs whose replies were lost,
@@ -15,11 +15,8 @@ import itertools
 import json
 import os
 import ssl
-import threading
 import time
-from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from queue import SimpleQueue
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -43,9 +40,6 @@ METRICS_PER_CALL = 800
 TEXTS_PER_CALL = 50
 HISTORY = 25_000
 """Points of a metric that MLflow returns at once."""
-
-CONNECTIONS = 4
-"""Runs written at once: a server waits for its database most of the time. More gain nothing (`benchmarks.tracking`)."""
 
 MAX_REPLY_BYTES = 64 * 2**20
 """Of one answer; a page of 1,000 runs has a few."""
@@ -144,18 +138,11 @@ class RestStore:
             UserError: The address is none.
         """
         self._address = tracking_address(address)
-        self._lanes = tuple(Rest(self._address, timeout_s) for _ in range(CONNECTIONS))
-        self._of_thread = threading.local()
+        self.rest = Rest(self._address, timeout_s)
         self.where = self._address.shown
         self.identity = ("rest", self.where)
         self._doubtful: set[str] = set()
         """Keys of runs whose creation was asked for and not answered."""
-
-    @property
-    def rest(self) -> Rest:
-        """The connection of this thread."""
-        found: Rest = getattr(self._of_thread, "rest", self._lanes[0])
-        return found
 
     def credentials(self) -> Mapping[str, str]:
         """See `TrackingStore`."""
@@ -207,55 +194,18 @@ class RestStore:
         return _found(self._post("runs/create", user_id="unknown", tags=_pairs(tags), **body)["run"])
 
     def write_trials(self, experiment_id: str, parent_run_id: str, work: Sequence[Work]) -> Iterator[Written]:
-        """See `TrackingStore`. A few at once; after a failure none is begun, and what was finished is still yielded."""
-        todo, done = deque(work), SimpleQueue[Written | Exception | None]()
-        is_over = threading.Event()
-
-        def write_on(lane: Rest) -> None:
-            self._of_thread.rest = lane
+        """See `TrackingStore`. One run after the other, and of each its end last."""
+        for item in work:
+            wanted, tags = item.wanted, {**item.notes, **item.wanted.all_tags(parent_run_id)}
             try:
-                while todo and not is_over.is_set():
-                    with contextlib.suppress(IndexError):  # another took the last
-                        item = todo.popleft()
-                        done.put(self._write(experiment_id, parent_run_id, item))
-            except Exception as error:  # raised below, where somebody waits for it
-                is_over.set()
-                done.put(error)
-            finally:
-                done.put(None)
-
-        # Daemons: a server that hangs must not keep the interpreter from ending.
-        lanes = [threading.Thread(target=write_on, args=(lane,), daemon=True) for lane in self._lanes[: len(work)]]
-        for thread in lanes:
-            thread.start()
-        n_open, failure = len(lanes), None
-        try:
-            while n_open:
-                match done.get():
-                    case None:
-                        n_open -= 1
-                    case Written() as written:
-                        yield written
-                    case error:
-                        failure = failure or error
-        finally:
-            is_over.set()
-            for thread in lanes:
-                thread.join()
-        if failure is not None:
-            raise failure
-
-    def _write(self, experiment_id: str, parent_run_id: str, item: Work) -> Written:
-        """Write one run whole, its end last."""
-        wanted, tags = item.wanted, {**item.notes, **item.wanted.all_tags(parent_run_id)}
-        try:
-            run_id = item.run_id or self._found_or_created(experiment_id, wanted, tags)
-            # A new run begins with its tags: a transaction less for the server, of four.
-            self.log(run_id, wanted.metrics, wanted.params, tags if item.run_id else {})
-            self.update(run_id, wanted.status, wanted.end_ms)
-        except Refused as error:
-            return Written(wanted.number, None, error)
-        return Written(wanted.number, run_id)
+                run_id = item.run_id or self._found_or_created(experiment_id, wanted, tags)
+                # A new run begins with its tags: a transaction less for the server, of four.
+                self.log(run_id, wanted.metrics, wanted.params, tags if item.run_id else {})
+                self.update(run_id, wanted.status, wanted.end_ms)
+            except Refused as error:
+                yield Written(wanted.number, None, error)
+            else:
+                yield Written(wanted.number, run_id)
 
     def log(
         self,
@@ -296,8 +246,7 @@ class RestStore:
 
     def close(self) -> None:
         """See `TrackingStore`."""
-        for lane in self._lanes:
-            lane.close()
+        self.rest.close()
 
     def _found_or_created(self, experiment_id: str, wanted: TrialRun, tags: Mapping[str, str]) -> str:
         """Id of the run of a trial; where an earlier request may have made one, it is looked for."""
