@@ -102,8 +102,8 @@ def find_or_start(home: Path, *, port: int = PORT, timeout_s: float = 60) -> Ser
             child = _spawned(home, identity, wanted)
             if _answers_before(child.pid, wanted, deadline):
                 return _noted(home, child.pid, wanted, started=True)
-            # uvicorn ends when another process took the port in the seconds since it was free. Not poll(): a leader that
-            # is a zombie already is not given up by the system until its last thread has ended.
+            # uvicorn ends when another process took the port in the seconds since it was free. Not poll(): the system
+            # gives up a leader that is a zombie only when its last thread has ended.
             lost_port = not _is_alive(child.pid) and "address already in use" in _log_tail(home)
             _end(_processes(home))
             if not lost_port or time.monotonic() > deadline:
