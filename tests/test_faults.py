@@ -187,7 +187,7 @@ def test_a_training_process_that_is_killed_for_want_of_memory_costs_nothing(tmp_
         return None
 
     # Nobody is pruned: with a member or two left, no other process would have anything to do.
-    with running(tmp_path, home, 4, 2500, halving="false", OMP_NUM_THREADS="2") as process:
+    with running(tmp_path, home, 4, 1000, halving="false", OMP_NUM_THREADS="2") as process:
         wait_for(lambda: in_training(process) is not None, process)
         found_pid = in_training(process)
         assert found_pid is not None
