@@ -5,6 +5,7 @@ on to the study that nothing ever happened to.
 """
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from tests.conftest import Studies, studies_environment
 from tests.postgres import PASSWORD, bin_folder, cluster
 from tests.studies.conftest import NOBODY
 
+Whole = Callable[[int, int], list[str]]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SPEC = """
@@ -55,13 +57,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def running(
-    folder: Path, home: Path, trials: int, epochs: int, *, halving: str = HALVING, **more: str
+    folder: Path, home: Path, trials: int, epochs: int, *, halving: str = HALVING, workers: str = "1", **more: str
 ) -> Iterator["subprocess.Popen[str]"]:
     """`studies run` in a process of its own, with no tracking server."""
     (folder / "wine.toml").write_text(SPEC.format(trials=trials, epochs=epochs, halving=halving))
     environment = studies_environment(home) | {"MLFLOW_TRACKING_URI": NOBODY} | more
     with subprocess.Popen(
-        [sys.executable, "-m", "studies", "run", "wine.toml"],
+        [sys.executable, "-m", "studies", "run", "wine.toml", "--workers", workers],
         cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     ) as process:  # fmt: skip
         try:
@@ -99,13 +101,26 @@ def results(found: list[TrialRecord]) -> list[str]:
     return [f"{t.number} {t.hyperparameters} {bits(t)}" for t in found]
 
 
-def whole(folder: Path, trials: int, epochs: int, **more: str) -> list[str]:
-    """The results of the study that nothing happens to."""
-    home = folder / "whole"
-    with running(folder, home, trials, epochs, **more) as process:
-        output = process.communicate(timeout=300)[0]
-        assert process.returncode == 0, output
-    return results(records(f"sqlite:///{home / 'studies.db'}"))
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """Gives the results of a study of so many trials and epochs that nothing happens to."""
+
+    @functools.cache
+    def found(trials: int, epochs: int) -> list[str]:
+        folder = tmp_path_factory.mktemp("whole")
+        gone_on(folder, folder / "home", trials, epochs)
+        return results(records(f"sqlite:///{folder / 'home' / 'studies.db'}"))
+
+    return found
+
+
+def limited(folder: Path, home: Path, limit: str, *words: str) -> "subprocess.CompletedProcess[str]":
+    """`studies WORDS...` under a limit that the shell sets."""
+    command = ["sh", "-c", f'ulimit {limit} && exec "$@"', "sh", sys.executable, "-m", "studies", *words]
+    environment = studies_environment(home) | {"MLFLOW_TRACKING_URI": NOBODY}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def gone_on(folder: Path, home: Path, trials: int, epochs: int, **more: str) -> None:
@@ -115,7 +130,7 @@ def gone_on(folder: Path, home: Path, trials: int, epochs: int, **more: str) -> 
 
 
 def test_a_disk_that_fills_up_ends_a_study_with_its_name_and_room_lets_it_go_on(
-    small_disk: Path, tmp_path: Path
+    small_disk: Path, tmp_path: Path, whole: Whole
 ) -> None:
     home, url = small_disk / "home", f"sqlite:///{small_disk / 'home' / 'studies.db'}"
     with running(tmp_path, home, 16, 60) as process:
@@ -137,7 +152,25 @@ def test_a_disk_that_fills_up_ends_a_study_with_its_name_and_room_lets_it_go_on(
     gone_on(tmp_path, home, 16, 60)
     after = records(url)
     assert [bits(t) for t in after][: len(before)] == before
-    assert results(after) == whole(tmp_path, 16, 60)
+    assert results(after) == whole(16, 60)
+
+
+def test_a_file_that_must_not_grow_ends_a_study_with_its_name_and_is_as_it_was(tmp_path: Path, whole: Whole) -> None:
+    """As a full disk does, for those who may not mount one: the system refuses to write more."""
+    home = tmp_path / "home"
+    database = home / "studies.db"
+    gone_on(tmp_path, home, 4, 60)
+    before = results(records(f"sqlite:///{database}"))
+    (tmp_path / "wine.toml").write_text(SPEC.format(trials=16, epochs=60, halving=HALVING))
+    # In blocks of 512 bytes, or of 1,024 in some shells: room for none of the next cohorts, or for one.
+    n_blocks = database.stat().st_size // 512 // 2 + 8
+    answer = limited(tmp_path, home, f"-f {n_blocks}", "run", "wine.toml")
+    assert answer.returncode == 1, answer.stdout + answer.stderr
+    assert answer.stderr.splitlines()[-1].startswith(f"error: the study database {database} cannot be ")
+    assert "Traceback" not in answer.stderr
+    assert results(records(f"sqlite:///{database}"))[:4] == before
+    gone_on(tmp_path, home, 16, 60)
+    assert results(records(f"sqlite:///{database}")) == whole(16, 60)
 
 
 def test_a_home_on_a_disk_that_cannot_be_written_is_refused_in_one_line(small_disk: Path, studies: Studies) -> None:
@@ -151,7 +184,31 @@ def test_a_home_on_a_disk_that_cannot_be_written_is_refused_in_one_line(small_di
         assert line.startswith(f"error: the home {home} must be a folder that you can write to; Read-only file system")
 
 
-def test_a_database_server_that_dies_ends_a_study_in_one_line_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_a_database_that_cannot_be_written_is_read_and_not_run(
+    small_disk: Path, tmp_path: Path, studies: Studies
+) -> None:
+    home, place = tmp_path / "home", small_disk / "studies.db"
+    environment = {"STUDIES_DB": f"sqlite:///{place}", "MLFLOW_TRACKING_URI": NOBODY}
+    gone_on(tmp_path, home, 4, 6, **environment)
+    before = records(environment["STUDIES_DB"])
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    for words in (["list"], ["show", "wine"], ["doctor"]):
+        answer = studies(*words, home=home, **environment)
+        assert answer.returncode == 0, (words, answer.stderr)
+    for words in (["run", "wine", "--trials", "8"], ["delete", "wine", "--yes"]):
+        answer = studies(*words, home=home, **environment)
+        (line,) = [text for text in answer.stderr.splitlines() if text.startswith("error: ")]
+        assert answer.returncode == 1 and str(small_disk) in line and "Read-only file system" in line
+        assert "Traceback" not in answer.stderr
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    assert records(environment["STUDIES_DB"]) == before
+    gone_on(tmp_path, home, 8, 6, **environment)
+    assert len(records(environment["STUDIES_DB"])) == 8
+
+
+def test_a_database_server_that_dies_ends_a_study_in_one_line_and_the_same_command_goes_on(
+    tmp_path: Path, whole: Whole
+) -> None:
     binaries = bin_folder()
     if binaries is None:
         pytest.skip("PostgreSQL is not installed (initdb and pg_ctl are not there)")
@@ -170,7 +227,7 @@ def test_a_database_server_that_dies_ends_a_study_in_one_line_and_the_same_comma
         gone_on(tmp_path, tmp_path / "home", 16, 60, STUDIES_DB=url)
         after = records(url)
         assert len(before) >= 4 and [bits(t) for t in after][: len(before)] == before
-        assert results(after) == whole(tmp_path, 16, 60)
+        assert results(after) == whole(16, 60)
 
 
 def test_a_training_process_that_is_killed_for_want_of_memory_costs_nothing(tmp_path: Path) -> None:
@@ -180,7 +237,10 @@ def test_a_training_process_that_is_killed_for_want_of_memory_costs_nothing(tmp_
 
     def in_training(process: "subprocess.Popen[str]") -> int | None:
         """Id of a process that trains a part of a population, and has done so for a while."""
-        for child in psutil.Process(process.pid).children(recursive=True):
+        children: list[psutil.Process] = []
+        with contextlib.suppress(psutil.Error):
+            children = psutil.Process(process.pid).children(recursive=True)
+        for child in children:
             with contextlib.suppress(psutil.Error):
                 if "dlcore.workers" in str(child.cmdline()) and child.cpu_times().user > 3:
                     return child.pid
@@ -200,7 +260,7 @@ def test_a_training_process_that_is_killed_for_want_of_memory_costs_nothing(tmp_
 
 
 def test_a_driver_that_is_killed_leaves_a_study_that_goes_on_and_nothing_to_mend(
-    tmp_path: Path, studies: Studies
+    tmp_path: Path, studies: Studies, whole: Whole
 ) -> None:
     home = tmp_path / "home"
     url = f"sqlite:///{home / 'studies.db'}"
@@ -212,4 +272,98 @@ def test_a_driver_that_is_killed_leaves_a_study_that_goes_on_and_nothing_to_mend
     told = [t for t in records(url) if t.state in FINISHED_STATES]
     gone_on(tmp_path, home, 12, 60)
     assert [replace(t) for t in records(url)][: len(told)] == told
-    assert results(records(url)) == whole(tmp_path, 12, 60)
+    assert results(records(url)) == whole(12, 60)
+
+
+# ---- too little memory, where nobody is killed for it
+
+HUGE = """
+study = "huge"
+budget = { trials = 4 }
+data = { source = "sklearn:wine" }
+search = { cohort = 4 }
+training = { epochs = 2 }
+search_space = { width = 40000, depth = 2, learning_rate = { low = 1e-3, high = 1e-2, log = true } }
+"""
+
+
+@pytest.mark.parametrize("more", [(), ("--workers", "2")], ids=["driver", "workers"])
+def test_networks_that_do_not_fit_are_said_in_one_line_and_nothing_is_wrong(
+    tmp_path: Path, studies: Studies, more: tuple[str, ...]
+) -> None:
+    (tmp_path / "huge.toml").write_text(HUGE)
+    home = tmp_path / "home"
+    answer = limited(tmp_path, home, "-v 7000000", "run", "huge.toml", *more)  # one matrix takes 6.4 GB
+    assert answer.returncode == 1, answer.stdout + answer.stderr
+    line = answer.stderr.splitlines()[-1]
+    assert line.startswith("error: ") and "there is too little memory (6400000000 bytes were asked for)" in line
+    assert "Traceback" not in answer.stderr
+    looked = studies("doctor", "huge", "--repair", home=home, MLFLOW_TRACKING_URI=NOBODY)
+    assert looked.returncode == 0, looked.stdout
+
+
+SHORT = """
+from studies import cohort
+from studies.cli import main
+train = cohort.Trainer.train
+
+def short(self, suggestions, cohort, *rest):
+    if cohort == 1:
+        raise MemoryError
+    yield from train(self, suggestions, cohort, *rest)
+
+cohort.Trainer.train = short
+main()
+"""
+
+
+def test_memory_that_runs_short_in_the_middle_loses_nothing(tmp_path: Path, whole: Whole) -> None:
+    home, url = tmp_path / "home", f"sqlite:///{tmp_path / 'home' / 'studies.db'}"
+    (tmp_path / "wine.toml").write_text(SPEC.format(trials=8, epochs=60, halving=HALVING))
+    environment = studies_environment(home) | {"MLFLOW_TRACKING_URI": NOBODY}
+    command = [sys.executable, "-c", SHORT, "run", "wine.toml"]
+    answer = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert answer.returncode == 1, answer.stderr
+    assert answer.stderr.splitlines()[-1].startswith("error: there is too little memory; nothing that was recorded")
+    assert "Traceback" not in answer.stderr
+    told = [bits(t) for t in records(url) if t.state in FINISHED_STATES]
+    assert len(told) == 4
+    gone_on(tmp_path, home, 8, 60)
+    assert [bits(t) for t in records(url)][:4] == told
+    assert results(records(url)) == whole(8, 60)
+
+
+# ---- clocks that jump
+
+FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+
+
+@pytest.mark.parametrize(("jump", "workers"), [("+1h", "1"), ("-1h", "1"), ("+400d", "2"), ("-1h", "2")])
+def test_a_clock_that_jumps_neither_ends_nor_doubles_nor_changes_a_study(
+    tmp_path: Path, jump: str, workers: str, whole: Whole
+) -> None:
+    """The clock of the machine, and so of SQLite; the one that counts seconds since the start is nobody's to set."""
+    if not FAKETIME:
+        pytest.skip("libfaketime is not installed, by which a process alone can be shown another clock")
+    home, url, clock = tmp_path / "home", f"sqlite:///{tmp_path / 'home' / 'studies.db'}", tmp_path / "clock"
+    clock.write_text("+0\n")
+    faked = {
+        "LD_PRELOAD": str(FAKETIME[0]),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    with running(tmp_path, home, 16, 60, workers=workers, **faked) as process:
+        wait_for(lambda: (home / "studies.db").exists() and n_finished(url) >= 4, process)
+        clock.write_text(f"{jump}\n")
+        output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    assert "was given to another" not in output and "trained again" not in output
+    found = records(url)
+    assert [t.number for t in found] == list(range(16)) and {t.state for t in found} <= set(FINISHED_STATES)
+    seconds = [t.started_at for t in found if t.started_at is not None]
+    assert max(seconds) - min(seconds) > 3000  # it did jump
+    if workers == "1":
+        assert results(found) == whole(16, 60)
