@@ -221,4 +221,7 @@ def _engine(name: str, members: Sequence[Member], data: TensorData, order_seed: 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device, or the process, has no memory left."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # PyTorch's own words for a CPU, on Windows and macOS, and on Linux (c10/core/impl/alloc_cpu.cpp).
+    return any(words in str(error) for words in ("not enough memory", "can't allocate memory"))

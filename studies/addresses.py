@@ -3,14 +3,15 @@
 A part of a password may stand in any part of an address that is written wrongly, so that errors repeat nothing of it.
 """
 
+import ipaddress
 import os
+import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 from studies.errors import UserError
-
-_ALL_INTERFACES = frozenset({"0.0.0.0", "::", "0", ""})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,19 @@ def tracking_address(uri: str) -> Address:
         password or os.environ.get("MLFLOW_TRACKING_PASSWORD"),
         os.environ.get("MLFLOW_TRACKING_TOKEN"),
     )
-    if host in _ALL_INTERFACES and not address.credentials:
+    if _is_all_interfaces(host) and not address.credentials:
         raise UserError(
             f"the tracking server at {address.shown} must not listen on all interfaces without asking for a password; "
             "start it with --host 127.0.0.1, or with authentication, and set MLFLOW_TRACKING_USERNAME and _PASSWORD"
         )
     return address
+
+
+def _is_all_interfaces(host: str) -> bool:
+    """Whether a host means every address of its machine, however that is written: 0.0.0.0, 0, 0x0, ::, ::ffff:0:0."""
+    with suppress(OSError, ValueError):
+        return not any(socket.inet_aton(host))
+    with suppress(ValueError):
+        found = ipaddress.IPv6Address(host.partition("%")[0])
+        return found.is_unspecified or (found.ipv4_mapped is not None and found.ipv4_mapped.is_unspecified)
+    return False

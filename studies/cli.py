@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from dlcore.errors import DlcoreError, ExportError
-from studies.errors import StudiesError, TrackingError
+from studies.errors import StudiesError, TrackingError, lack_of_memory
 
 app = typer.Typer(
     help="Hyperparameter studies of feed-forward networks on tables.",
@@ -187,12 +187,8 @@ def main() -> None:
         _fail(str(error), error.exit_code)
     except DlcoreError as error:
         _fail(str(error), 1 if isinstance(error, ExportError) else 2)
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at its end
-            sys.exit(141)
-        place = f"{error.filename}: " if error.filename else ""
-        _fail(f"{place}{error.strerror or error}", 1)
+    except (MemoryError, RuntimeError, OSError) as error:
+        _fail_of_machine(error)
 
 
 def _n_cores() -> int:
@@ -203,6 +199,19 @@ def _n_cores() -> int:
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     """SIGTERM ends a command as Ctrl-C does: a study's trials go back, and the same command goes on."""
     raise KeyboardInterrupt
+
+
+def _fail_of_machine(error: MemoryError | RuntimeError | OSError) -> None:
+    """End the command where the system refused something; anything else is a mistake of ours, and goes on."""
+    if (message := lack_of_memory(error)) is not None:
+        _fail(message, 1)
+    if not isinstance(error, OSError):
+        raise error
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at its end
+        sys.exit(141)
+    place = f"{error.filename}: " if error.filename else ""
+    _fail(f"{place}{error.strerror or error}", 1)
 
 
 def _fail(message: str, exit_code: int) -> None:

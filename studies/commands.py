@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studies.display import Display, hyperparameters_line, open_display
-from studies.errors import SpecError, UserError
+from studies.errors import SpecError, StudyBusy, UserError
 from studies.home import drive, open_home
 from studies.ranking import pareto_front, ranking
 from studies.records import COMPLETE, FINISHED_STATES
@@ -83,7 +83,9 @@ def track(study: str) -> None:
     display, home = open_display(), open_home()
     storage = Storage(home.database_url)
     facts = storage.known(study)
-    with drive(home, study):
+    with drive(home, study), storage.leading(study) as is_leading:
+        if not is_leading():
+            raise StudyBusy(f'study "{study}" is being run, and its driver mirrors it; wait for its end, and try again')
         page = bring_in_line(home, storage, facts, display)
     display.note(f"MLflow is in line with the study database: {page}")
 

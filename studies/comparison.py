@@ -24,7 +24,7 @@ class Difference:
     """One thing that MLflow shows differently, or not at all."""
 
     kind: str
-    """"missing ...", "doubled run", "orphan run", "wrong ..." or "extra ..."."""
+    """"missing ...", "doubled ...", "orphan run", "wrong ..." or "extra ..."."""
     number: int | None
     """Of the trial; None is the study's own run, or its experiment."""
     text: str
@@ -57,20 +57,23 @@ def compare(
     Raises:
         TrackingError: MLflow cannot be read.
     """
-    experiment = own_experiment(store, facts)
-    if experiment is None or experiment.is_deleted:
-        state = "it is deleted" if experiment else "there is none"
-        return [Difference("missing experiment", None, state)]
-    return list(_Comparison(store, facts, experiment.experiment_id, numbers, read).differences())
+    found = own_experiments(store, facts)
+    living = [experiment.experiment_id for experiment in found if not experiment.is_deleted]
+    if not living:
+        return [Difference("missing experiment", None, "it is deleted" if found else "there is none")]
+    doubled = [Difference("doubled experiment", None, ", ".join(living))] if len(living) > 1 else []
+    return [*doubled, *_Comparison(store, facts, living[0], numbers, read).differences()]
 
 
 def own_experiment(store: TrackingStore, facts: StudyFacts) -> Experiment | None:
-    """The experiment of a study, deleted or not."""
-    for name in experiment_names(facts):
-        found = store.experiment(name)
-        if found is None or found.tags.get(STUDY) == facts.uuid:
-            return found
-    return None
+    """The experiment of a study, deleted or not, whatever people call it."""
+    return next(iter(own_experiments(store, facts)), None)
+
+
+def own_experiments(store: TrackingStore, facts: StudyFacts) -> list[Experiment]:
+    """All experiments that say they are a study's, its own first: the oldest of those that are not deleted."""
+    found = store.experiments(STUDY, facts.uuid)
+    return sorted(found, key=lambda experiment: (experiment.is_deleted, int(experiment.experiment_id)))
 
 
 def experiment_names(facts: StudyFacts) -> tuple[str, str]:
@@ -111,9 +114,12 @@ class _Comparison:
                 continue
             number = trial_number(self._facts, run)
             if number is not None:
-                page.append(run)
+                # While others write, a server's next page may begin with what the last one ended with.
+                if run.run_id not in self._seen[number] and all(run.run_id != other.run_id for other in page):
+                    page.append(run)
             elif run.tags.get(STUDY) == self._facts.uuid:
-                self._parents.append(run)
+                if all(run.run_id != other.run_id for other in self._parents):
+                    self._parents.append(run)
             else:
                 self._claimed.append((None, run.run_id, run.tags.get(PARENT)))
             if len(page) == AT_ONCE:

@@ -68,6 +68,8 @@ def _open_sqlite(url: URL) -> Engine:
             found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
     except DBAPIError as error:
         raise Damaged(f"the study database {url.database} cannot be read: {error.orig}") from error
+    except UnicodeError as error:  # a damaged name, in SQLite's own words about it
+        raise Damaged(f"the study database {url.database} is damaged ({error}); restore it from a copy") from error
     if found != "ok":
         raise Damaged(
             f"the study database {url.database} is damaged ({found}); restore it from a copy, or move it away"

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from studies import exports, server, trials
-from studies.comparison import own_experiment
+from studies.comparison import own_experiments
 from studies.database import writing
 from studies.errors import StudyBusy, TrackingError, UserError
 from studies.home import Home, drive, open_home, without_password
@@ -140,9 +140,10 @@ def _delete_in_mlflow(home: Home, own: Belongings) -> str:
         store = RestStore(home.tracking_uri or server.find_or_start(home.root).address)
         try:
             n_versions = _delete_versions(store, own.facts)
-            experiment = own_experiment(store, own.facts)
-            if experiment is not None and not experiment.is_deleted:
-                store.rest.call("POST", "experiments/delete", {"experiment_id": experiment.experiment_id})
+            experiments = own_experiments(store, own.facts)
+            for experiment in experiments:
+                if not experiment.is_deleted:
+                    store.delete_experiment(experiment.experiment_id)
         finally:
             store.close()
     except TrackingError as error:
@@ -151,11 +152,11 @@ def _delete_in_mlflow(home: Home, own: Belongings) -> str:
             "the study is still in the database"
         ) from error
     elsewhere = _elsewhere(own.tracking_uri, store.where, is_own=home.tracking_uri is None)
-    if experiment is None:
+    if not experiments:
         return f"MLflow at {store.where} has no experiment of it{elsewhere}"
     return (
         f"MLflow shows it no more ({n_versions} model versions were deleted), and keeps its runs and files "
-        f"in experiment {experiment.experiment_id} until `mlflow gc`{elsewhere}"
+        f"in experiment {', '.join(e.experiment_id for e in experiments)} until `mlflow gc`{elsewhere}"
     )
 
 

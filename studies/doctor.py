@@ -34,6 +34,7 @@ class _Ward:
     """Numbers of its finished trials that are as they were recorded."""
     is_whole: bool = True
     """Whether nothing is wrong with its trials."""
+    is_winner_sound: bool = True
     n_trials: int = 0
     n_left: int = 0
     """Trials that are not finished."""
@@ -72,7 +73,10 @@ def examine(home: Home, storage: Storage, study: str | None) -> Diagnosis:
         quiet = [w for w in quiet if w not in driven]
     found += _mirrors(home, storage, quiet, notes)
     for ward in quiet:
-        found += _exports(home, storage, ward, frozenset(w.name for w in all_names))
+        try:
+            found += _exports(home, storage, ward, frozenset(w.name for w in all_names))
+        except StudiesError as error:
+            found.append(_unreadable(ward, error))
     if study is None and all(w.facts is not None for w in wards):
         found += _of_nobody(home, {w.facts.uuid for w in wards if w.facts is not None})
     if study is None or not driven:
@@ -89,7 +93,9 @@ def _sound(wards: Sequence[_Ward], study: str | None) -> str:
     what = f"{n} trials, {n_left} of them to be trained yet" if n_left else f"{n} trials"
     if study is not None:
         return f'study "{study}" is sound: {what}'
-    return f"{len(wards)} studies are sound: {what}" if wards else "there are no studies, and nothing is wrong"
+    if not wards:
+        return "there are no studies, and nothing is wrong"
+    return f"{len(wards)} studies are sound: {what}" if len(wards) > 1 else f"1 study is sound: {what}"
 
 
 def _rows(storage: Storage, ward: _Ward) -> list[Finding]:
@@ -99,20 +105,26 @@ def _rows(storage: Storage, ward: _Ward) -> list[Finding]:
             ward.facts, found = inspection.facts(connection, ward.id, ward.name)
             if ward.facts is None:
                 return found
-            living, nobodys = storage.ownership(connection, ward.id)
-            found += inspection.study(connection, ward.id, ward.facts, nobodys, living)
             rows = inspection.trials_of(connection, ward.id)
-            wrong = {t.id for t in inspection.falsified(connection, rows)}
+            false = inspection.falsified(connection, rows)
+            owned = storage.ownership(connection, ward.id)
+            found += inspection.study(connection, ward.id, ward.facts, false, owned)
             several = inspection.doubled(connection, rows)
     except StudiesError as error:
         ward.facts = None
-        return [Finding("damaged database", str(error), ward.name, FROM_COPY)]
+        return [_unreadable(ward, error)]
+    wrong = {t.id for t in false}
     finished = [t for t in rows if t.is_finished]
     sound = [t for t in finished if t.id not in wrong and t.cohort is not None and t.number not in several]
     ward.sound, ward.n_trials = [t.number for t in sound], len(rows)
     ward.n_left = len(rows) - len(finished)
     ward.is_whole = not found
+    ward.is_winner_sound = not any(f.kind == "falsified winner" for f in found)
     return found
+
+
+def _unreadable(ward: _Ward, error: StudiesError) -> Finding:
+    return Finding("damaged database", str(error), ward.name, FROM_COPY)
 
 
 def _is_trained(storage: Storage, ward: _Ward) -> bool:
@@ -154,7 +166,10 @@ def _mirror(storage: Storage, store: TrackingStore, ward: _Ward) -> list[Finding
     def read(numbers: Sequence[int]) -> list[TrialRecord]:
         return storage.records(facts.name, numbers, has_curves=True)
 
-    differences = compare(store, facts, ward.sound, read)
+    try:
+        differences = compare(store, facts, ward.sound, read)
+    except StudiesError as error:
+        return [_unreadable(ward, error)]
     if not ward.is_whole:
         # Of a trial that is itself wrong MLflow may be right; the running best waits until all trials are.
         differences = [d for d in differences if d.number in ward.sound]
@@ -208,9 +223,9 @@ def _exports(home: Home, storage: Storage, ward: _Ward, names: frozenset[str]) -
     assert facts is not None
     others = names - {facts.name}
     own = {f.folder: f for f in exports.of_study(home.exports, facts.name, facts.uuid, others)}
-    won = storage.winner(facts.name)
+    won = storage.winner(facts.name) if ward.is_winner_sound else None
     found: list[Finding] = []
-    if won is None and home.exports / facts.name in own:
+    if won is None and ward.is_winner_sound and home.exports / facts.name in own:
         text = f"{home.exports / facts.name}: no row of dlcore_winners tells of it"
         found.append(Finding("export without a row", text, facts.name))
     if won is not None:

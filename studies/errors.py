@@ -15,6 +15,8 @@ TrackingError            -   the mirror could not be written; never ends a study
 A trial that fails is no error: it is a record with state FAIL and a reason.
 """
 
+import re
+
 
 class StudiesError(Exception):
     """Base of all errors that end a command."""
@@ -64,3 +66,17 @@ class Overtaken(StudiesError):
 
 class TrackingError(Exception):
     """The tracking server could not be reached or refused; the mirror is mended later."""
+
+
+def lack_of_memory(error: BaseException) -> str | None:
+    """What to tell people of an error that says that there is no memory left; None if it says something else."""
+    text = str(error)
+    is_meant = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # of torch
+    if not is_meant and "not enough memory" not in text and "can't allocate memory" not in text:
+        return None
+    found = re.search(r"[Tt]ried to allocate ([\d.]+ ?\w+)|Unable to allocate ([\d.]+ \w+)", text)
+    reason = f" ({found[1] or found[2]} were asked for)" if found else ""
+    return (
+        f"there is too little memory{reason}; nothing that was recorded is lost, and the same command goes on when "
+        "there is more; smaller networks and batches need less"
+    )

@@ -284,23 +284,22 @@ def winners(connection: Connection, study: int, name: str) -> list[Finding]:
 
 
 def study(
-    connection: Connection, number: int, known: StudyFacts, nobodys: Sequence[int], living: Iterable[int]
-) -> list[Finding]:
+    connection: Connection,
+    number: int,
+    known: StudyFacts,
+    wrong: Sequence[Trial],
+    owned: tuple[Iterable[int], Sequence[int]],
+) -> Iterator[Finding]:
     """Everything that is wrong with the rows of one study whose facts can be trusted.
 
     Args:
         connection: In one transaction.
         number: The study's id.
         known: Its facts.
-        nobodys: Numbers of RUNNING trials that nobody trains.
-        living: Cohorts that somebody trains.
+        wrong: Its trials that are `falsified`.
+        owned: Cohorts that somebody trains, and numbers of RUNNING trials that nobody trains.
     """
-    return [*_study(connection, number, known, nobodys, living)]
-
-
-def _study(
-    connection: Connection, number: int, known: StudyFacts, nobodys: Sequence[int], living: Iterable[int]
-) -> Iterator[Finding]:
+    living, nobodys = owned
     found, cohorts = trials_of(connection, number), cohorts_of(connection, number)
     others = foreign(found, cohorts)
     own = [t for t in found if t not in others]
@@ -317,7 +316,7 @@ def _study(
         if trial.cohort is None and trial.number not in several:
             yield finding("missing row", f"trial {trial.number} has none in dlcore_results")
     broken = gaps(connection, own)
-    for trial in falsified(connection, [t for t in own if t.number not in several]):
+    for trial in [t for t in wrong if t.number not in several]:
         more = f"; of its curve {broken[trial.id]}" if trial.id in broken else ""
         what = "it has no checksum" if trial.sha256 is None else "its rows do not have their checksum"
         yield finding("falsified trial", f"trial {trial.number}: {what}{more}")

@@ -6,15 +6,26 @@ request may have been carried out, and everything else is an upsert. For one thr
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from studies import runs
-from studies.comparison import MENDABLE, experiment_names, parent_differences, run_differences, trial_number
+from studies.comparison import (
+    AT_ONCE,
+    MENDABLE,
+    experiment_names,
+    own_experiments,
+    parent_differences,
+    run_differences,
+    trial_number,
+)
 from studies.errors import TrackingError
 from studies.records import FINISHED_STATES, StudyFacts, TrialRecord, Winner
 from studies.runs import KEY, MARK, NOW, PARENT, STUDY, Metric, TrialRun
 from studies.tracking_store import FoundRun, Refused, TrackingStore, Work, Written
+
+_SETTLED_AT_ONCE = 25
+"""Trials with several runs that are looked at together, with their records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +43,23 @@ class _Known:
 class MirroredStudy:
     """The experiment, the parent run and the runs of the trials of one study."""
 
-    def __init__(self, store: TrackingStore, facts: StudyFacts, *, is_thorough: bool = False) -> None:
+    def __init__(
+        self,
+        store: TrackingStore,
+        facts: StudyFacts,
+        read: Callable[[Sequence[int]], Iterable[TrialRecord]],
+        *,
+        is_thorough: bool = False,
+    ) -> None:
         """Find or make the experiment and the parent run, and learn which trials are there already.
 
         Args:
             store: Where they are kept.
             facts: The study.
+            read: Gives the records of trials, with curves, by which one of several runs is chosen.
             is_thorough: Believe no mark, and compare each run with its record.
         """
-        self.store, self.facts, self._is_thorough = store, facts, is_thorough
+        self.store, self.facts, self._read_records, self._is_thorough = store, facts, read, is_thorough
         self._trials: dict[int, _Known] = {}
         self._strays: list[_Known] = []
         """Runs that are neither a trial's nor the study's."""
@@ -110,20 +129,25 @@ class MirroredStudy:
         }
         self.store.log(self.parent_run_id, [point for point in points if runs.is_finite(point)], tags=tags)
 
-    def end(self, status: str, *, look_again: bool = False, only: Collection[int] | None = None) -> None:
+    def look_again(self) -> None:
+        """Read everything anew, and so remove what late requests doubled."""
+        self._parent = self._read()
+
+    def end(self, status: str, *, only: Collection[int] | None = None) -> None:
         """Close the parent run.
 
         Args:
             status: Of the run.
-            look_again: Read everything first, and so remove what late requests doubled.
-            only: The trials that there are; runs of others are deleted. None deletes none.
+            only: The trials that there are; runs of others are deleted, and other experiments that say they are the
+                study's. None deletes none.
         """
-        if look_again:
-            self._parent = self._read()
         if only is not None:
             strays = [run for run in self._strays if run.parent_id == self.parent_run_id]
             for run in [*strays, *(run for number, run in self._trials.items() if number not in only)]:
                 self._discard(run.run_id)
+            for other in own_experiments(self.store, self.facts):
+                if other.experiment_id != self.experiment_id and not other.is_deleted:
+                    self.store.delete_experiment(other.experiment_id)
         self.write_best()
         if self._is_thorough:
             self._mend_parent()
@@ -145,20 +169,17 @@ class MirroredStudy:
     # --- finding ---
 
     def _experiment(self) -> str:
-        """Id of the study's experiment; one of that name that is not ours is left alone."""
-        for name in experiment_names(self.facts):
-            for _ in range(2):  # the second time after somebody else made it
-                found = self.store.experiment(name)
-                if found is None:
-                    created = self.store.create_experiment(name, {STUDY: self.facts.uuid})
-                    if created is not None:
-                        return created
-                elif found.tags.get(STUDY) != self.facts.uuid:
-                    break
-                else:
-                    if found.is_deleted:
-                        self.store.restore_experiment(found.experiment_id)
-                    return found.experiment_id
+        """Id of the study's experiment, whatever its name is now; one of that name that is not ours is left alone."""
+        for name in (None, *experiment_names(self.facts)):
+            if name is not None:
+                created = self.store.create_experiment(name, {STUDY: self.facts.uuid})
+                if created is not None:
+                    return created
+            # Also after a name was taken: another mirror of the study may have been faster.
+            for found in own_experiments(self.store, self.facts):
+                if found.is_deleted:
+                    self.store.restore_experiment(found.experiment_id)
+                return found.experiment_id
         first, second = experiment_names(self.facts)
         raise TrackingError(
             f'MLflow must have room for an experiment "{first}", and others have taken that name and '
@@ -179,14 +200,20 @@ class MirroredStudy:
             known = _Known(run.run_id, run.is_deleted, run.tags.get(PARENT), is_marked, outcome)
             number = trial_number(self.facts, run)
             if number is not None:
-                trials.setdefault(number, []).append(known)
+                _add(trials.setdefault(number, []), known)
             elif run.tags.get(STUDY) == self.facts.uuid:
-                parents.append(known)
+                _add(parents, known)
             elif not run.is_deleted:
                 self._strays.append(known)
         parent = self._refreshed(self._only_parent(parents, trials))
-        self._trials = {number: kept for number, found in trials.items() if (kept := self._only(found))}
+        usable = {number: kept for number, found_runs in trials.items() if (kept := _usable(found_runs))}
+        several = {number: found_runs for number, found_runs in usable.items() if len(found_runs) > 1}
+        self._trials = {number: found_runs[0] for number, found_runs in usable.items()} | self._settled(
+            several, parent.run_id
+        )
         for number, known in self._trials.items():
+            if known.is_deleted:
+                self.store.restore_run(known.run_id)
             if known.is_marked and known.outcome and not self._is_thorough:
                 self._best.add(number, known.outcome)
         return parent
@@ -194,27 +221,49 @@ class MirroredStudy:
     def _only_parent(self, found: list[_Known], trials: Mapping[int, list[_Known]]) -> FoundRun:
         """The study's run with the most children; others are deleted. It is made where there is none."""
         children = Counter(run.parent_id for runs_of_trial in trials.values() for run in runs_of_trial)
-        kept = self._only(sorted(found, key=lambda run: (-children[run.run_id], run.run_id)))
-        if kept is not None:
-            (parent,) = self.store.runs(self.experiment_id, [kept.run_id])
+        living = sorted(
+            (run for run in found if not run.is_deleted), key=lambda run: (-children[run.run_id], run.run_id)
+        )
+        for run in living[1:]:
+            self.store.delete_run(run.run_id)
+        if living:
+            (parent,) = self.store.runs(self.experiment_id, [living[0].run_id])
             return parent
         at = runs.milliseconds(self.facts.created_at)
         return self.store.create_run(self.experiment_id, self.facts.name, at, {STUDY: self.facts.uuid})
 
-    def _only(self, found: Sequence[_Known]) -> _Known | None:
-        """Keep the best of several runs for the same thing, and delete the others; None if none can be kept."""
-        # A trial's run that was deleted without its mark was given up: it differs from the record.
-        usable = [run for run in found if not run.is_deleted or run.is_marked]
-        usable.sort(key=lambda run: (run.is_deleted, not run.is_marked))
-        for run in usable[1:]:
-            if not run.is_deleted:
-                self.store.delete_run(run.run_id)
-        if not usable:
-            return None
-        kept = usable[0]
-        if kept.is_deleted:
-            self.store.restore_run(kept.run_id)
+    def _settled(self, several: Mapping[int, Sequence[_Known]], parent_id: str) -> dict[int, _Known]:
+        """Of several runs of a trial the one that shows its record best; the others are deleted for good.
+
+        Their marks are not believed: who copies a run copies its mark, and may leave out its points.
+        """
+        kept: dict[int, _Known] = {}
+        numbers = sorted(several)
+        for start in range(0, len(numbers), _SETTLED_AT_ONCE):
+            some = numbers[start : start + _SETTLED_AT_ONCE]
+            records = {record.number: record for record in self._read_records(some)}
+            whole = self._whole([run.run_id for number in some for run in several[number]])
+            for number in some:
+                record = records.get(number)
+                is_finished = record is not None and record.state in FINISHED_STATES
+                wanted = runs.trial_run(self.facts, record) if record is not None and is_finished else None
+                ranked = sorted(_ranked(run, wanted, parent_id, whole) for run in several[number])
+                by_id = {run.run_id: run for run in several[number]}
+                best = by_id[ranked[0][-1]]
+                kept[number] = replace(best, is_marked=best.is_marked and not ranked[0][1])
+                for run in by_id.values():
+                    if run is not best and not run.is_deleted:
+                        self._discard(run.run_id)
         return kept
+
+    def _whole(self, run_ids: Sequence[str]) -> dict[str, tuple[FoundRun, set[Metric]]]:
+        """Runs with the whole history of their metrics."""
+        found: dict[str, tuple[FoundRun, set[Metric]]] = {}
+        for start in range(0, len(run_ids), AT_ONCE):
+            some = list(self.store.runs(self.experiment_id, run_ids[start : start + AT_ONCE]))
+            points = self.store.points([run.run_id for run in some], {key for run in some for key in run.latest})
+            found |= {run.run_id: (run, points.get(run.run_id, set())) for run in some}
+        return found
 
     # --- writing ---
 
@@ -222,14 +271,12 @@ class MirroredStudy:
         """What has to be written, by number of the trial; a run that cannot be mended is given up."""
         work = {run.number: Work(run, None) for run in wanted}
         known = {run.number: self._trials[run.number].run_id for run in wanted if run.number in self._trials}
-        found = {run.run_id: run for run in self.store.runs(self.experiment_id, list(known.values()))} if known else {}
-        keys = {key for run in found.values() for key in run.latest}
-        points = self.store.points(list(found), keys) if found else {}
+        whole = self._whole(list(known.values()))
         for number, run_id in known.items():
-            run, should = found.get(run_id), work[number].wanted
-            if run is None or run.is_deleted:
+            if run_id not in whole or whole[run_id][0].is_deleted:
                 continue
-            kinds = {difference.kind for difference in run_differences(should, run, points.get(run_id, set()))}
+            (run, points), should = whole[run_id], work[number].wanted
+            kinds = {difference.kind for difference in run_differences(should, run, points)}
             if kinds <= MENDABLE:
                 work[number] = Work(should, run_id)
                 if not kinds and run.tags.get(PARENT) == self.parent_run_id:
@@ -286,3 +333,31 @@ class MirroredStudy:
             self._trials[number] = _Known(known.run_id, parent_id=new.run_id)
         self._discard(run.run_id)
         self._parent = new
+
+
+def _add(known: list[_Known], run: _Known) -> None:
+    """Add a run, once: while others write, a server's next page may begin with what the last one ended with."""
+    if all(run.run_id != other.run_id for other in known):
+        known.append(run)
+
+
+def _usable(found: Sequence[_Known]) -> list[_Known]:
+    """Those of a trial's runs that may be the one that is kept."""
+    living = [run for run in found if not run.is_deleted]
+    # A run that was deleted without its mark was given up: it differs from the record.
+    return living or [run for run in found if run.is_marked]
+
+
+def _ranked(
+    known: _Known, wanted: TrialRun | None, parent_id: str, whole: Mapping[str, tuple[FoundRun, set[Metric]]]
+) -> tuple[bool, int, bool, int, str]:
+    """What a run is sorted by among others of its trial, the best first; its id is the last.
+
+    The second is the number of differences to the record. Of runs that are alike, one that is the study's child and
+    has tags of people is kept.
+    """
+    if wanted is None or known.run_id not in whole:
+        return known.run_id not in whole, 1, known.parent_id != parent_id, 0, known.run_id
+    run, points = whole[known.run_id]
+    kinds = [difference.kind for difference in run_differences(wanted, run, points)]
+    return not set(kinds) <= MENDABLE, len(kinds), known.parent_id != parent_id, -len(run.tags), known.run_id

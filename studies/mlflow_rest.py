@@ -148,22 +148,28 @@ class RestStore:
         """See `TrackingStore`."""
         return self._address.credentials
 
-    def experiment(self, name: str) -> Experiment | None:
+    def experiments(self, key: str, value: str) -> list[Experiment]:
         """See `TrackingStore`."""
-        try:
-            query = urlencode({"experiment_name": name})
-            found = self.rest.call("GET", f"experiments/get-by-name?{query}")["experiment"]
-        except Refused as error:
-            if error.code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return None
-        is_deleted = found["lifecycle_stage"] == "deleted"
-        return Experiment(str(found["experiment_id"]), is_deleted, _texts(found.get("tags", [])))
+        found: list[Experiment] = []
+        token = ""
+        while True:
+            body = {"filter": f"tags.`{key}` = '{value}'", "view_type": "ALL", "max_results": PAGE}
+            reply = self._post("experiments/search", **body, page_token=token)
+            for one in reply.get("experiments", []):
+                is_deleted = one["lifecycle_stage"] == "deleted"
+                found.append(Experiment(str(one["experiment_id"]), is_deleted, _texts(one.get("tags", []))))
+            token = reply.get("next_page_token", "")
+            if not token:
+                return found
 
     def create_experiment(self, name: str, tags: Mapping[str, str]) -> str | None:
         """See `TrackingStore`."""
         reply = self._ignoring("RESOURCE_ALREADY_EXISTS", "experiments/create", name=name, tags=_pairs(tags))
         return str(reply["experiment_id"]) if reply else None
+
+    def delete_experiment(self, experiment_id: str) -> None:
+        """See `TrackingStore`."""
+        self._ignoring("RESOURCE_DOES_NOT_EXIST", "experiments/delete", experiment_id=experiment_id)
 
     def restore_experiment(self, experiment_id: str) -> None:
         """See `TrackingStore`."""

@@ -99,16 +99,19 @@ class SqlStore:
         """See `TrackingStore`: a server on loopback asks for none."""
         return {}
 
-    def experiment(self, name: str) -> Experiment | None:
+    def experiments(self, key: str, value: str) -> list[Experiment]:
         """See `TrackingStore`."""
+        has_tag = and_(EXPERIMENT_TAGS.c.key == key, EXPERIMENT_TAGS.c.value == value)
+        named = select(EXPERIMENT_TAGS.c.experiment_id).where(has_tag)
         with self._transaction() as connection:
-            row = connection.execute(select(EXPERIMENTS).where(EXPERIMENTS.c.name == name)).first()
-            if row is None:
-                return None
-            own = EXPERIMENT_TAGS.c.experiment_id == row.experiment_id
-            found = connection.execute(select(EXPERIMENT_TAGS.c.key, EXPERIMENT_TAGS.c.value).where(own))
-            tags = {str(key): str(value) for key, value in found}
-        return Experiment(str(row.experiment_id), row.lifecycle_stage == "deleted", tags)
+            found = connection.execute(select(EXPERIMENTS).where(EXPERIMENTS.c.experiment_id.in_(named))).all()
+            tags: dict[int, dict[str, str]] = {row.experiment_id: {} for row in found}
+            for row in connection.execute(select(EXPERIMENT_TAGS).where(EXPERIMENT_TAGS.c.experiment_id.in_(tags))):
+                tags[row.experiment_id][str(row.key)] = str(row.value)
+        return [
+            Experiment(str(row.experiment_id), row.lifecycle_stage == "deleted", tags[row.experiment_id])
+            for row in found
+        ]
 
     def create_experiment(self, name: str, tags: Mapping[str, str]) -> str | None:
         """See `TrackingStore`."""
@@ -131,6 +134,15 @@ class SqlStore:
             labels = [(key, value, number) for key, value in tags.items()]
             put(connection, "experiment_tags", ("key", "value", "experiment_id"), labels)
         return str(number)
+
+    def delete_experiment(self, experiment_id: str) -> None:
+        """See `TrackingStore`."""
+        number, now = int(experiment_id), _now_ms()
+        with self._transaction(is_writing=True) as connection:
+            own = update(EXPERIMENTS).where(EXPERIMENTS.c.experiment_id == number)
+            connection.execute(own.values(lifecycle_stage="deleted", last_update_time=now))
+            own = update(RUNS).where(RUNS.c.experiment_id == number)
+            connection.execute(own.values(lifecycle_stage="deleted", deleted_time=now))
 
     def restore_experiment(self, experiment_id: str) -> None:
         """See `TrackingStore`."""

@@ -181,15 +181,20 @@ class Mirror:
         if self._study is None or self._store is None or store.identity != self._store.identity:
             self._forget()
             self.address, self._store = store.where, store
-            study = MirroredStudy(store, self._facts, is_thorough=self._is_thorough)
+            study = MirroredStudy(store, self._facts, self._read, is_thorough=self._is_thorough)
             self.experiment_id, self.parent_run_id = study.experiment_id, study.parent_run_id
-            with self._changed:
-                lost = sorted(number for number in self._done if not study.has(number))
-                self._done.difference_update(lost)
-                self._todo = dict.fromkeys([*lost, *self._todo])
+            self._take_back(study)
             self._study = study
         self._is_shaken = False
         return self._study
+
+    def _take_back(self, study: MirroredStudy) -> bool:
+        """Write trials again that were written, and are not there; returns whether there are any."""
+        with self._changed:
+            lost = sorted(number for number in self._done if not study.has(number))
+            self._done.difference_update(lost)
+            self._todo = dict.fromkeys([*lost, *self._todo])
+        return bool(lost)
 
     def _step(self, study: MirroredStudy) -> None:
         """Do the most urgent thing."""
@@ -208,8 +213,13 @@ class Mirror:
             with self._changed:
                 self._winner = None if self._winner is winner else self._winner
         elif ending is not None:
-            study.end(ending, look_again=self._had_trouble, only=self._known() if self._is_thorough else None)
-            self._had_trouble, self.parent_run_id = False, study.parent_run_id
+            if self._had_trouble:
+                study.look_again()
+                self._had_trouble = False
+                if self._take_back(study):
+                    return
+            study.end(ending, only=self._known() if self._is_thorough else None)
+            self.parent_run_id = study.parent_run_id
             with self._changed:
                 self._ending = None if self._ending == ending else self._ending
                 self._changed.notify_all()

@@ -86,11 +86,14 @@ class TrackingStore(Protocol):
     def credentials(self) -> Mapping[str, str]:
         """Environment variables by which MLflow's own client logs in at `where`."""
 
-    def experiment(self, name: str) -> Experiment | None:
-        """The experiment of that name, deleted or not."""
+    def experiments(self, key: str, value: str) -> list[Experiment]:
+        """All experiments with that tag, deleted or not."""
 
     def create_experiment(self, name: str, tags: Mapping[str, str]) -> str | None:
         """Make an experiment and return its id; None if there is one of that name by now."""
+
+    def delete_experiment(self, experiment_id: str) -> None:
+        """Delete an experiment with its runs, as MLflow's UI does; nothing happens if it is deleted already."""
 
     def restore_experiment(self, experiment_id: str) -> None:
         """Bring a deleted experiment back, with all its runs."""

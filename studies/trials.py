@@ -36,6 +36,8 @@ from studies.tables import COHORTS, CURVES, LEASES, RESULTS, STUDIES, WINNERS
 
 _SEALED = (TRIAL, PARAM, VALUE, RUNG, USER_ATTR, SYSTEM_ATTR, RESULTS, CURVES)
 """Tables that a trial's checksum is of."""
+_OF_RECORD = tuple(column for column in RESULTS.c if column.name not in ("token", "sha256"))
+"""Columns that records are made of: what is wrong with the others keeps nobody from reading."""
 Curves = Mapping[int, list[tuple[object, ...]]]
 """Points of curves by trial id, in the order of `rows.CURVE_COLUMNS`."""
 _CHUNK = 500
@@ -222,7 +224,7 @@ def read(
         named = TRIAL.c.number.in_(list(numbers))
         chosen = and_(chosen, named if first is None else or_(named, TRIAL.c.number >= first))
     found = connection.execute(
-        select(TRIAL.c.number, TRIAL.c.state, RESULTS)
+        select(TRIAL.c.number, TRIAL.c.state, *_OF_RECORD)
         .join(RESULTS, RESULTS.c.trial_id == TRIAL.c.trial_id)
         .where(chosen)
         .order_by(TRIAL.c.number)

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from dlcore.data import load_splits
 from dlcore.errors import DlcoreError
 from studies.cohort import Trainer
-from studies.errors import StudiesError
+from studies.errors import StudiesError, lack_of_memory
 from studies.home import open_home
 from studies.records import EpochDone, TrialRecord
 from studies.search import Cohort, Search
@@ -64,6 +64,12 @@ def main() -> None:
         _work(order)
     except (StudiesError, DlcoreError) as error:
         _say("error", text=str(error), exit_code=getattr(error, "exit_code", 2))
+        sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        message = lack_of_memory(error)
+        if message is None:
+            raise
+        _say("error", text=message, exit_code=1)
         sys.exit(1)
 
 

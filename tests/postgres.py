@@ -43,7 +43,7 @@ class Cluster:
         secret.write_text(PASSWORD.replace("%25", "%"))
         secret.chmod(0o644)
         self._call(
-            "initdb", "-D", folder / "data", "-U", "dlcore", "-E", "UTF8", "--locale=C", "--auth-local=trust",
+            "initdb", "-N", "-D", folder / "data", "-U", "dlcore", "-E", "UTF8", "--locale=C", "--auth-local=trust",
             "--auth-host=scram-sha-256", "--pwfile", secret,
         )  # fmt: skip
         with (folder / "data" / "postgresql.conf").open("a") as settings:

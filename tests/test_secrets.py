@@ -1,4 +1,4 @@
-"""A password in the address of a tracking server is found nowhere afterwards."""
+"""A password in the address of a tracking server, or of the study database, is found nowhere afterwards."""
 
 import subprocess
 import sys
@@ -11,6 +11,8 @@ import pytest
 
 from studies import server
 from tests.conftest import studies_environment
+from tests.postgres import PASSWORD as POSTGRES_PASSWORD
+from tests.postgres import Cluster
 from tests.studies.mirror_tools import PATIENCE_S, TcpProxy
 
 PASSWORD = "c4n4ry%2Fsl4sh"
@@ -89,3 +91,46 @@ def test_a_wrong_address_is_said_without_its_password(tmp_path: Path) -> None:
         said = answer.stdout + answer.stderr
         assert b"MLFLOW_TRACKING_URI" in said and b"Traceback" not in said
         assert not any(trace in said for trace in TRACES), said.decode()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_password_of_the_study_database_stays_in_the_environment(
+    tracking_home: Path, tmp_path: Path, postgres: Cluster, postgres_url: str
+) -> None:
+    """Nor is it in what fails: a database that is not there, a wrong password, a server that is gone."""
+    home = tmp_path / "home"
+    address = server.find_or_start(tracking_home, port=5450).address
+    (tmp_path / "spec.toml").write_text(SPEC)
+    wrong = [
+        postgres_url.rpartition("/")[0] + "/nowhere",
+        postgres_url.replace(POSTGRES_PASSWORD, "canary-5f1d-wrong"),
+        postgres_url.replace(f":{postgres.port}/", ":9/"),
+        postgres_url.replace(POSTGRES_PASSWORD, "canary-5f1d-{x}"),
+        postgres_url.replace("postgresql+psycopg", "mysql"),
+        postgres_url.replace(f":{postgres.port}/", ":no/"),
+    ]
+    good = [
+        ["run", "spec.toml"], ["run", "spec.toml", "--trials", "6", "--workers", "2"], ["export", "secrets"],
+        ["track", "secrets"], ["doctor", "--repair"], ["delete", "secrets", "--yes"],
+    ]  # fmt: skip
+    watch = Arguments()
+    watch.start()
+    said: list[str] = []
+    calls = [(url, ["list"]) for url in wrong] + [(wrong[0], good[0])] + [(postgres_url, words) for words in good]
+    for url, words in calls:
+        environment = studies_environment(home) | {"STUDIES_DB": url, "MLFLOW_TRACKING_URI": address}
+        command = [sys.executable, "-m", "studies", *words]
+        answer = subprocess.run(
+            command, capture_output=True, cwd=tmp_path, env=environment, timeout=240, check=False, text=True
+        )
+        said.append(answer.stdout + answer.stderr)
+        assert (answer.returncode == 0) == (url == postgres_url), said[-1]
+        assert answer.returncode in (0, 1, 2) and "Traceback" not in said[-1], said[-1]
+    watch.is_over.set()
+    watch.join()
+    traces = ("canary", "5f1d", "percent%")
+    assert not [text for text in said if any(trace in text for trace in traces)]
+    assert not [line for line in watch.seen if any(trace in line for trace in traces)]
+    files = [path for folder in (tmp_path, tracking_home) for path in folder.rglob("*") if path.is_file()]
+    assert not [path for path in files if any(trace.encode() in path.read_bytes() for trace in traces)]

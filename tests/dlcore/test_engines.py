@@ -127,8 +127,15 @@ def check_told_once(told: list[tuple[int, Epoch]], engine: Engine, whole: Popula
             assert left.val_loss == pytest.approx(right.val_loss, rel=1e-9)
 
 
+def refused_by_the_cpu() -> RuntimeError:
+    """What PyTorch says on this system where memory is not to be had."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(10**17)
+    return caught.value
+
+
 @pytest.mark.parametrize("is_late", [False, True])
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), refused_by_the_cpu()])
 def test_without_memory_a_population_is_halved_until_it_fits_and_the_size_is_remembered(
     data: TensorData, monkeypatch: pytest.MonkeyPatch, error: Exception, is_late: bool
 ) -> None:

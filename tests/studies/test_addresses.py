@@ -51,7 +51,7 @@ def test_what_is_no_address_is_refused_and_nothing_of_it_repeated(uri: str) -> N
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "0"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "0", "0x0", "0.0", "000.0.0.0", "[0:0::0]", "[::ffff:0.0.0.0]"])
 def test_a_server_on_all_interfaces_must_ask_for_a_password(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="must not listen on all interfaces"):
         tracking_address(f"http://{host}:5000")

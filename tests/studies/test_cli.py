@@ -112,6 +112,8 @@ def test_a_home_that_cannot_be_written_is_refused(
         (("track", "zoo"), 'no study "zoo"'),
         (("replay", "zoo", "1"), 'no study "zoo"'),
         (("predict", "nowhere", "t.csv"), "nowhere"),
+        (("doctor", "zoo"), 'no study "zoo"'),
+        (("delete", "zoo", "--yes"), 'no study "zoo"'),
     ],
 )
 def test_a_command_that_cannot_be_carried_out_says_why(call: Call, words: tuple[str, ...], message: str) -> None:
@@ -151,6 +153,21 @@ def test_a_key_of_thousands_of_parts_is_refused_at_once(call: Call, tmp_path: Pa
     assert "fewer than 20 parts" in refused(call("run", "spec.toml"))
 
 
+@pytest.mark.parametrize("name", ["../outside", "..", "/tmp/outside", "a/../../outside", "outside/"])
+@pytest.mark.parametrize("command", ["run", "show", "export", "track", "doctor", "delete", "replay"])
+def test_a_study_name_that_leads_out_of_the_home_makes_and_deletes_nothing(
+    call: Call, tmp_path: Path, command: str, name: str
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "model.json").write_text("{}")
+    more = {"delete": ("--yes",), "replay": ("0",), "doctor": ("--repair",)}.get(command, ())
+    refused(call(command, name, *more))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["home", "outside"]
+    assert [p.name for p in outside.iterdir()] == ["model.json"]
+    assert not {p.name for p in (tmp_path / "home").iterdir()} - {"studies.db", "locks"}
+
+
 def test_a_password_is_never_shown(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://bob:canary@127.0.0.1:9/x")
     code, out, err = call("ui")
@@ -187,6 +204,9 @@ def raising(error: BaseException) -> Callable[..., None]:
         (KeyboardInterrupt(), 130, "the same command goes on where it stopped"),
         (StudyFailed("no trial has a value"), 1, "error: no trial has a value"),
         (OSError(28, "No space left on device", "/a/b"), 1, "error: /a/b: No space left on device"),
+        (MemoryError(), 1, "error: there is too little memory; nothing that was recorded is lost"),
+        (RuntimeError("can't allocate memory: you tried to allocate 64 bytes."), 1, "memory (64 bytes were asked for)"),
+        (MemoryError("Unable to allocate 7.11 PiB for an array"), 1, "memory (7.11 PiB were asked for)"),
     ],
 )
 def test_each_end_has_its_exit_code(
@@ -195,6 +215,12 @@ def test_each_end_has_its_exit_code(
     monkeypatch.setattr(commands, "run", raising(error))
     found, _, err = call("run", "wine")
     assert found == code and message in err and "Traceback" not in err
+
+
+def test_a_mistake_of_ours_is_no_lack_of_memory(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "run", raising(RuntimeError("shapes do not match")))
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        call("run", "wine")
 
 
 @pytest.mark.slow

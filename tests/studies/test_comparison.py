@@ -53,9 +53,9 @@ def copying(run: str) -> Fault:
     names = "name, source_type, source_name, entry_point_name, user_id, status, start_time, end_time, source_version, "
     names += "lifecycle_stage, artifact_uri, experiment_id, deleted_time"
     return executing(
-        f"INSERT INTO runs (run_uuid, {names}) SELECT 'ff' || substr(run_uuid, 3), {names} FROM runs "
+        f"INSERT INTO runs (run_uuid, {names}) SELECT 'zz' || substr(run_uuid, 3), {names} FROM runs "
         f"WHERE run_uuid = {run}",
-        "INSERT INTO tags (key, value, run_uuid) SELECT key, value, 'ff' || substr(run_uuid, 3) FROM tags "
+        "INSERT INTO tags (key, value, run_uuid) SELECT key, value, 'zz' || substr(run_uuid, 3) FROM tags "
         f"WHERE run_uuid = {run} AND key LIKE 'dlcore.%'",
     )
 

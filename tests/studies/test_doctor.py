@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -89,12 +90,13 @@ class Ward:
             (found,) = database.execute(f"{query} AND lifecycle_stage = 'active'", (key, value)).fetchall()
         return str(found[0])
 
-    def mlflow(self, statement: str) -> None:
+    def mlflow(self, *statements: str) -> None:
         """Change MLflow's rows; RUN is the run of trial 4, PARENT that of the study."""
-        for word, number in (("RUN", 4), ("PARENT", None)):
-            if word in statement:
-                statement = statement.replace(word, f"'{self.run_of(number)}'")
-        change(self.home.root, statement)
+        ids = {word: self.run_of(number) for word, number in (("RUN", 4), ("PARENT", None))}
+        for statement in statements:
+            for word, run_id in ids.items():
+                statement = re.sub(rf"\b{word}\b", f"'{run_id}'", statement)
+            change(self.home.root, statement)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -178,11 +180,7 @@ def executing(*statements: str) -> Fault:
 
 
 def in_mlflow(*statements: str) -> Fault:
-    def fault(ward: Ward) -> None:
-        for statement in statements:
-            ward.mlflow(statement)
-
-    return fault
+    return lambda ward: ward.mlflow(*statements)
 
 
 def damaging(name: str) -> Fault:
@@ -212,6 +210,19 @@ def claimed(*statements: str) -> Fault:
         ward.sql(*statements)
 
     return fault
+
+
+def copying(run: str, prefix: str = "0-") -> list[str]:
+    """Copy a run with its tags, and then with all that it has; its id begins as no other does."""
+    row = "name, source_type, source_name, entry_point_name, user_id, status, start_time, end_time, source_version, "
+    row += "lifecycle_stage, artifact_uri, experiment_id, deleted_time"
+    point = "key, value, timestamp, step, is_nan"
+    columns = {"runs": row, "tags": "key, value", "params": "key, value", "metrics": point, "latest_metrics": point}
+    return [
+        f"INSERT INTO {table} (run_uuid, {names}) SELECT '{prefix}' || substr(run_uuid, 3), {names} FROM {table} "
+        f"WHERE run_uuid = {run}"
+        for table, names in columns.items()
+    ]
 
 
 def doubling(ward: Ward) -> None:
@@ -345,6 +356,15 @@ ELSEWHERE: dict[str, tuple[str, Fault]] = {
         "MLflow: missing run",
         in_mlflow("UPDATE runs SET lifecycle_stage = 'deleted' WHERE run_uuid = RUN"),
     ),
+    "run doubled": ("MLflow: doubled run", in_mlflow(*copying("RUN"))),
+    "run doubled by a repeated request": (
+        "MLflow: doubled run",
+        in_mlflow(
+            *copying("RUN", "1-")[:2],
+            "UPDATE runs SET status = 'RUNNING', end_time = NULL WHERE run_uuid LIKE '1-%'",
+        ),
+    ),
+    "study's run doubled": ("MLflow: doubled run", in_mlflow(*copying("PARENT"))),
     "run of no trial": (
         "MLflow: orphan run",
         in_mlflow("UPDATE tags SET value = replace(value, ':4', ':99') WHERE run_uuid = RUN AND key = 'dlcore.key'"),

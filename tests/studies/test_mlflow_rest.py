@@ -86,7 +86,7 @@ def test_credentials_are_sent_and_never_said(port: int, monkeypatch: pytest.Monk
     for path in ("", "/x"):
         store = RestStore(f"http://ann:s%2Fcret@127.0.0.1:{port}{path}")
         with pytest.raises(Unreachable) as caught:
-            store.experiment("a")
+            store.experiments("a", "b")
         assert Scripted.seen[1] == "Basic YW5uOnMvY3JldA=="  # ann:s/cret
         assert "cret" not in str(caught.value) + store.where + repr(store.identity) + repr(store.rest)
         store.close()

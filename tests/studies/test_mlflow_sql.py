@@ -38,7 +38,7 @@ def test_what_is_no_tracking_database_has_no_revision_and_is_not_made(tmp_path: 
         database.executemany("INSERT INTO alembic_version VALUES (?)", [("a",), ("b",)])
     assert revision(tmp_path / "two.db") is None
     with pytest.raises(TrackingError, match=r"missing\.db cannot be read"):
-        SqlStore(tmp_path / "missing.db", tmp_path, "").experiment("x")
+        SqlStore(tmp_path / "missing.db", tmp_path, "").experiments("x", "y")
 
 
 @pytest.mark.slow

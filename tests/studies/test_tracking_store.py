@@ -143,19 +143,18 @@ def begun(store: TrackingStore, facts: StudyFacts) -> tuple[str, str]:
 
 @pytest.mark.slow
 def test_an_experiment_is_made_once_found_and_brought_back(store: TrackingStore, facts: StudyFacts, home: Path) -> None:
-    assert store.experiment(facts.name) is None
+    assert store.experiments(runs.STUDY, facts.uuid) == []
     experiment, run_id = begun(store, facts)
     assert store.create_experiment(facts.name, {}) is None
-    found = store.experiment(facts.name)
-    assert found is not None
+    (found,) = store.experiments(runs.STUDY, facts.uuid)
     assert (found.experiment_id, found.is_deleted, found.tags) == (experiment, False, {runs.STUDY: facts.uuid})
-    store.delete_run(run_id)
-    with contextlib.closing(sqlite3.connect(home / "mlflow.db")) as database, database:
-        database.execute("UPDATE experiments SET lifecycle_stage = 'deleted' WHERE experiment_id = ?", [experiment])
+    store.delete_experiment(experiment)
+    store.delete_experiment(experiment)
+    assert rows(home, "SELECT lifecycle_stage FROM runs WHERE run_uuid = ?", run_id) == [("deleted",)]
     with pytest.raises(Refused):
         store.create_run(experiment, "too late", 5, {})
-    deleted = store.experiment(facts.name)
-    assert deleted is not None and deleted.is_deleted
+    (deleted,) = store.experiments(runs.STUDY, facts.uuid)
+    assert deleted.is_deleted
     store.restore_experiment(experiment)
     (run,) = store.runs(experiment)
     assert not run.is_deleted
