@@ -2,7 +2,7 @@
 
 Run: python -m tests.torture.summary [--record]
 
-The long form may be run in pieces: each adds its rows to a file, and those of the present commit are one table.
+The long form may be run in pieces: each adds its rows to a file, with the commit that it was run on.
 """
 
 import argparse
@@ -18,7 +18,18 @@ from tests.torture.forms import FORM
 from tests.torture.ledger import Faults
 
 PIECES = Path(__file__).parents[2] / "build" / "torture.jsonl"
-HEADER = ("what", "faults made", "lost", "doubled", "zombies", "false reaps", "differences", "minutes", "seed")
+HEADER = (
+    "what",
+    "faults made",
+    "lost",
+    "doubled",
+    "zombies",
+    "false reaps",
+    "differences",
+    "minutes",
+    "seed",
+    "commit",
+)
 
 
 @dataclass(slots=True)
@@ -32,11 +43,11 @@ class Row:
     counts: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     seed: int = FORM.seed
-    origin: str = ""
+    commit: str = ""
 
     def cells(self) -> list[object]:
         made = f"{self.n_made:,}{f' ({self.more})' if self.more else ''}"
-        return [self.what, made, *self.counts.values(), f"{self.seconds / 60:.1f}", self.seed]
+        return [self.what, made, *self.counts.values(), f"{self.seconds / 60:.1f}", self.seed, self.commit]
 
 
 rows: list[Row] = []
@@ -58,10 +69,10 @@ def counting(what: str) -> Iterator[tuple[Row, Faults]]:
 def keep() -> None:
     """Add this process's rows to the file of pieces."""
     PIECES.parent.mkdir(exist_ok=True)
-    origin = provenance()
+    commit = provenance().split(", ")[1].removeprefix("commit ")
     with PIECES.open("a") as file:
         for row in rows:
-            file.write(json.dumps(asdict(row) | {"origin": origin}) + "\n")
+            file.write(json.dumps(asdict(row) | {"commit": commit}) + "\n")
 
 
 def as_table(found: list[Row]) -> str:
@@ -73,8 +84,7 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="put the table into benchmarks/RESULTS.md")
     arguments = parser.parse_args()
     kept = [Row(**json.loads(line)) for line in PIECES.read_text().splitlines()] if PIECES.exists() else []
-    own = [row for row in kept if row.origin == provenance()]
-    text = as_table(list({row.what: row for row in own}.values()))
+    text = as_table(list({(row.what, row.seed): row for row in kept}.values()))
     print(f"{provenance()}\n\n{text}")
     if arguments.record:
         record("Torture", text)

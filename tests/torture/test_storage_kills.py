@@ -8,7 +8,7 @@ import contextlib
 import multiprocessing
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -26,7 +26,7 @@ from studies.rows import TRIAL
 from studies.storage import Storage
 from studies.tables import LEASES, RESULTS
 from studies.trials import study_id
-from tests.postgres import Cluster, cluster, required_binaries
+from tests.postgres import Cluster
 from tests.studies.conftest import NOBODY
 from tests.torture import victims
 from tests.torture.forms import FORM
@@ -47,12 +47,6 @@ PATIENCE_S = 240.0
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.torture.victims"])
-
-
-@pytest.fixture(scope="module")
-def own_cluster() -> Iterator[Cluster]:
-    with cluster(required_binaries()) as made:
-        yield made
 
 
 @dataclass
