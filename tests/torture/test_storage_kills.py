@@ -43,7 +43,7 @@ STOP_EVERY = 20
 """Of so many kills in PostgreSQL one is that of the server."""
 WITNESS, LAST = 1_000_000, 1_000_001
 """Lives of those who are not killed: one holds trials all along, one finishes what is left."""
-PATIENCE_S = 240.0
+PATIENCE_S = 600.0
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.torture.victims"])

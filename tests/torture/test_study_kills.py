@@ -27,6 +27,7 @@ from tests.conftest import studies_environment
 from tests.postgres import Cluster
 from tests.studies.conftest import Lines
 from tests.studies.lives import bits, in_process
+from tests.studies.mirror_tools import rows
 from tests.torture.forms import FORM
 from tests.torture.ledger import Faults
 from tests.torture.summary import Row, counting
@@ -49,7 +50,7 @@ DECKS = {  # by whether it is in PostgreSQL, and has workers
     (True, False): ("driver", "driver", "server", "postgres"),
     (False, True): ("driver", "driver", "worker", "worker"),
 }
-PATIENCE_S = 240.0
+PATIENCE_S = 600.0
 
 
 @pytest.fixture(scope="module")
@@ -271,6 +272,9 @@ def _compare(broken: Broken, faults: Faults) -> None:
         bring_in_line(home, broken.storage, facts, Lines())
     diagnosis = examine(home, broken.storage, name)
     faults.differences += [f"{f.kind}: {f.text}" for f in diagnosis.findings] + list(diagnosis.notes)
+    query = """SELECT value, count(*) FROM model_version_tags WHERE key = 'dlcore.onnx_sha256' AND name = ?
+               GROUP BY value HAVING count(*) > 1"""
+    faults.doubled += [f"{name}: model {sha} has {n} versions" for sha, n in rows(broken.root, query, name)]
     whole.close()
 
 
