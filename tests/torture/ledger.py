@@ -39,10 +39,12 @@ class Ledger:
     """A victim's own file."""
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._path = path
 
     def write(self, what: str, **more: object) -> None:
-        os.write(self._file, (json.dumps({"what": what, **more}) + "\n").encode())
+        file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.write(file, (json.dumps({"what": what, **more}) + "\n").encode())
+        os.close(file)
 
 
 def lines(path: Path) -> list[dict[str, object]]:
