@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install study test test-fast lint types check ui export stop bench clean
+.PHONY: help install study test test-fast torture lint types check ui export stop bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/' | expand -t 12
@@ -30,6 +30,10 @@ test: $(READY) ## all tests that need no GPU
 
 test-fast: $(READY) ## tests without a server or a whole study
 	$(BIN)/pytest -m "not slow"
+
+torture: $(READY) ## kill everything N times: make torture N=2000 RECORD=1 (SEED=... to repeat)
+	TORTURE_N=$(or $(N),100) TORTURE_SEED=$(SEED) $(BIN)/pytest tests/torture
+	$(BIN)/python -m tests.torture.summary $(if $(RECORD),--record)
 
 lint: $(READY) ## style and floors
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports

@@ -264,7 +264,10 @@ class _Packed:
             return TensorData(self.task, *self.content)  # type: ignore[arg-type]
         found, offset = [], 0
         size = sum(_room(_bytes(shape, dtype)) for shape, dtype in self.shapes)
-        storage = torch.from_file(self.path, shared=True, size=size, dtype=torch.uint8)
+        try:
+            storage = torch.from_file(self.path, shared=True, size=size, dtype=torch.uint8)
+        except RuntimeError as error:
+            raise OSError(f"the rows went with the process that sent them: {error}") from error
         for shape, dtype in self.shapes:
             n = _bytes(shape, dtype)
             found.append(storage[offset : offset + n].view(dtype).view(shape))

@@ -4,7 +4,10 @@ Optuna's `RDBStorage` commits each of its tables alone, so a kill in between wou
 mends. Here all tables are made in one transaction, from Optuna's own definitions.
 """
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
@@ -27,7 +30,7 @@ def open_database(url: str) -> Engine:
         UserError: It cannot be reached, read or written, is damaged, or of another version.
     """
     path = database_file(url)
-    if path is not None and (not path.exists() or path.stat().st_size == 0):
+    if path is not None and _is_empty(path):
         create(path)
     engine = open_engine(url)
     if path is None:
@@ -38,20 +41,49 @@ def open_database(url: str) -> Engine:
 
 
 def create(path: Path) -> None:
-    """Make an empty study database in a file: complete, and flushed to disk, before it appears under its name."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    """Make an empty study database in a file: complete, and flushed to disk, before it appears under its name.
+
+    Of several processes one makes it; a database that is there by then is left alone.
+    """
+    draft = path.with_name(f".{path.name}.new")
+    with _alone_in(path.parent):
+        if not _is_empty(path):
+            return
+        try:
+            _remove(draft)  # of a process that was killed
+            engine = open_engine(f"sqlite:///{draft}")
+            with writing(engine) as connection:
+                _make(connection)
+            engine.dispose()
+            draft.chmod(0o600)
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
+            draft.replace(path)
+        finally:
+            _remove(draft)
+
+
+def _is_empty(path: Path) -> bool:
+    return not path.exists() or path.stat().st_size == 0
+
+
+def _remove(draft: Path) -> None:
+    for leftover in (draft, draft.with_name(f"{draft.name}-journal")):
+        leftover.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """No other process of ours makes a database in this folder; the kernel frees the lock when we die."""
     try:
-        engine = open_engine(f"sqlite:///{draft}")
-        with writing(engine) as connection:
-            _make(connection)
-        engine.dispose()
-        draft.chmod(0o600)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        draft.replace(path)
+        held = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"no study database can be made in {folder}: {error.strerror}") from error
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
     finally:
-        for leftover in (draft, draft.with_name(f"{draft.name}-journal")):
-            leftover.unlink(missing_ok=True)
+        os.close(held)
 
 
 def create_if_empty(engine: Engine) -> None:

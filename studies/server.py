@@ -17,6 +17,7 @@ import os
 import re
 import secrets
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -96,6 +97,7 @@ def find_or_start(home: Path, *, port: int = PORT, timeout_s: float = 60) -> Ser
         if server := _found_by_state(home) or _adopted(home, identity, deadline):
             return server
         _end(_processes(home))
+        _discard_half_made(home / "mlflow.db")
         wanted = port
         while True:
             wanted = _free_port(wanted)
@@ -179,6 +181,21 @@ def _read_identity(home: Path) -> str:
     with contextlib.suppress(OSError):
         return (home / LOCK_FILE).read_text().strip()
     return ""
+
+
+def _discard_half_made(database: Path) -> None:
+    """Remove a tracking database that MLflow was killed while making: no server would ever start on it again.
+
+    A whole one has an experiment at least, "Default", from its first start on; one without holds nothing.
+    """
+    if not database.exists():
+        return
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(database, timeout=20)) as connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        known = tables & {"experiments", "runs", "registered_models"}
+        holds_any = any(connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in known)
+        if "experiments" in known and not holds_any:
+            database.unlink()
 
 
 def _found_by_state(home: Path) -> Server | None:

@@ -13,7 +13,7 @@ import pytest
 
 from studies import server
 from studies.storage import Storage
-from tests.postgres import Cluster, bin_folder, cluster
+from tests.postgres import Cluster, cluster, required_binaries
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every program that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -49,13 +49,7 @@ def studies(request: pytest.FixtureRequest, tmp_path: Path) -> Studies:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Cluster]:
     """A PostgreSQL server for all tests; what needs it is skipped where it is not installed."""
-    binaries = bin_folder()
-    if binaries is None:
-        reason = "PostgreSQL is not installed (initdb and pg_ctl are not there)"
-        if os.environ.get("DLCORE_REQUIRE_POSTGRES") == "1":
-            pytest.fail(f"DLCORE_REQUIRE_POSTGRES=1, and {reason}")
-        pytest.skip(reason)
-    with cluster(binaries) as made:
+    with cluster(required_binaries()) as made:
         Storage(made.create_database("template_dlcore")).close()
         yield made
 

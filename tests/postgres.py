@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 PASSWORD = "canary-5f1d-and-percent%25"
 """Of every test's database, as it stands in a URL: no message may show it."""
@@ -23,6 +24,17 @@ def bin_folder() -> Path | None:
     found = shutil.which("initdb")
     folders += [Path(found).parent] if found else []
     return next((f for f in folders if (f / "initdb").exists() and (f / "pg_ctl").exists()), None)
+
+
+def required_binaries() -> Path:
+    """Where they lie; without them a test is skipped, or fails where it must not be."""
+    found = bin_folder()
+    if found is None:
+        reason = "PostgreSQL is not installed (initdb and pg_ctl are not there)"
+        if os.environ.get("DLCORE_REQUIRE_POSTGRES") == "1":
+            pytest.fail(f"DLCORE_REQUIRE_POSTGRES=1, and {reason}")
+        pytest.skip(reason)
+    return found
 
 
 class Cluster:

@@ -409,3 +409,21 @@ def test_workers_end_with_the_process_that_started_them() -> None:
     pids = json.loads(line)
     assert len(set(pids)) == 2
     wait_until(lambda: all(is_gone(pid) for pid in pids))
+
+
+KILLED_AT_ONCE = """
+import os, signal, torch
+from dlcore.workers import crew
+from tests.dlcore.test_workers import job_of, rows
+data = rows(torch.float32)
+crew(1)[0].begin(job_of(data), data)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_worker_whose_process_is_killed_before_it_has_its_rows_ends_without_a_word() -> None:
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    words = [sys.executable, "-c", KILLED_AT_ONCE]
+    ran = subprocess.run(words, capture_output=True, text=True, cwd=root, env=environment, check=False)
+    assert (ran.returncode, ran.stderr) == (-signal.SIGKILL, "")  # the worker held the pipe until its own end

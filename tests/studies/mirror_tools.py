@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from studies import runs, server
+from studies.comparison import compare
 from studies.mlflow_rest import RestStore
 from studies.mlflow_sql import SqlStore
 from studies.records import COMPLETE, FAIL, PRUNED, EpochRecord, Objective, StudyFacts, TrialRecord
@@ -28,8 +29,6 @@ PORT = 5400
 PATIENCE_S = 240.0
 """With everything that a busy machine may delay."""
 TRANSPORTS = ("rest", "sql")
-IS_LONG = bool(os.environ.get("TORTURE"))
-"""Whether tests that break things break them as often as they are asked to once in a while."""
 
 Connect = Callable[[], TrackingStore]
 
@@ -173,6 +172,18 @@ def assert_complete(home: Path, facts: StudyFacts, n_trials: int) -> None:
         assert row == (wanted.status, wanted.start_ms, wanted.end_ms)
 
 
+def assert_equal_and_quiet(home: Path, facts: StudyFacts, n_trials: int, connect: Connect) -> None:
+    """A comparison finds nothing, and neither a run of the mirror nor a thorough one has anything to do."""
+    store = connect()
+    assert compare(store, facts, range(n_trials), read) == []
+    store.close()
+    assert_complete(home, facts, n_trials)
+    before = contents(home)
+    mirrored(connect, facts, n_trials)
+    mirrored(connect, facts, n_trials, is_thorough=True)
+    assert contents(home) == before
+
+
 def post(address: str, path: str, **body: object) -> dict[str, object]:
     host = address.removeprefix("http://")
     with contextlib.closing(http.client.HTTPConnection(host, timeout=20)) as connection:
@@ -206,6 +217,8 @@ class TcpProxy:
         self.fault: Callable[[], str | None] = lambda: None
         self.delay_s = 10.0
         self.n_faults = 0
+        self.asked = b""
+        """First line of the newest request."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._is_closed = threading.Event()
         self._thread = threading.Thread(target=self._accept, daemon=True)
@@ -229,6 +242,7 @@ class TcpProxy:
             host, _, port = self.upstream.removeprefix("http://").rpartition(":")
             with socket.create_connection((host, int(port)), timeout=30) as server_side:
                 while request := _message(client):
+                    self.asked = request.partition(b"\r\n")[0]
                     fault = self.fault()
                     if fault is not None:
                         self.n_faults += 1

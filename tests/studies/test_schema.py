@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 import sqlalchemy
 
 from studies import migrations
+from studies.database import reading
 from studies.errors import StudiesError, UserError
+from studies.records import StudyFacts
 from studies.schema import OPTUNA_SCHEMA, create
 from studies.storage import Storage
 from tests.postgres import PASSWORD, Cluster
@@ -127,24 +130,44 @@ def test_optunas_tables_in_postgresql_are_made_as_optuna_makes_them(postgres: Cl
     assert columns(postgres_url) == columns(theirs)
 
 
-def make(url: str, start: Any) -> None:
+def make(url: str, start: Any, facts: StudyFacts) -> None:
     start.wait()
-    Storage(url).close()
+    storage = Storage(url)
+    storage.create_study(facts)
+    storage.close()
 
 
 @pytest.mark.slow
-def test_several_processes_that_make_a_database_at_once_make_one(postgres: Cluster) -> None:
-    url = postgres.create_database("raced")
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_several_processes_that_make_a_database_at_once_make_one(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest, make_facts: Callable[..., StudyFacts]
+) -> None:
+    if kind == "sqlite":
+        url = f"sqlite:///{tmp_path / 'raced.db'}"
+    else:
+        url = request.getfixturevalue("postgres").create_database("raced")
     context = multiprocessing.get_context("spawn")
-    start = context.Barrier(4)
-    children = [context.Process(target=make, args=(url, start)) for _ in range(4)]
+    start, names = context.Barrier(4), ["first", "second", "third", "fourth"]
+    children = [context.Process(target=make, args=(url, start, make_facts(name))) for name in names]
     for child in children:
         child.start()
     for child in children:
         child.join()
     assert [child.exitcode for child in children] == [0, 0, 0, 0]
-    versions = postgres.execute("SELECT version FROM dlcore_migrations ORDER BY version", "raced")
-    assert [version for (version,) in versions] == list(range(1, len(migrations._MIGRATIONS) + 1))
+    storage = Storage(url)
+    assert sorted(storage.names()) == sorted(names)
+    with reading(storage.engine) as connection:
+        versions = connection.execute(sqlalchemy.text("SELECT version FROM dlcore_migrations ORDER BY version"))
+        assert [version for (version,) in versions] == list(range(1, len(migrations._MIGRATIONS) + 1))
+    storage.close()
+
+
+def test_a_database_that_another_process_made_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    create(tmp_path / "studies.db")
+    before = (tmp_path / "studies.db").read_bytes()
+    create(tmp_path / "studies.db")
+    assert (tmp_path / "studies.db").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["studies.db"]
 
 
 def test_a_postgresql_database_of_something_else_is_refused_and_left_as_it_is(postgres: Cluster) -> None:

@@ -1,8 +1,10 @@
+import contextlib
 import http.client
 import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -239,6 +241,39 @@ def test_a_server_of_a_deleted_home_is_replaced(fresh_home: Path) -> None:
     assert second.started
     assert second.pid != first.pid
     assert not psutil.pid_exists(first.pid) or not server._environment(first.pid)
+
+
+HALF_MADE = "CREATE TABLE experiments (experiment_id); CREATE TABLE alembic_version (version_num);"
+HALF_MADE += "INSERT INTO alembic_version VALUES ('75868b020152');"
+
+
+@pytest.mark.slow
+def test_a_tracking_database_that_was_cut_off_while_it_was_made_is_made_again(fresh_home: Path) -> None:
+    fresh_home.mkdir()
+    with contextlib.closing(sqlite3.connect(fresh_home / "mlflow.db")) as connection:
+        connection.executescript(HALF_MADE)
+    assert server.find_or_start(fresh_home, port=0, timeout_s=120).started
+    with contextlib.closing(sqlite3.connect(fresh_home / "mlflow.db")) as connection:
+        assert connection.execute("SELECT name FROM experiments").fetchall() == [("Default",)]
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        HALF_MADE + "INSERT INTO experiments VALUES (0)",
+        HALF_MADE + "CREATE TABLE runs (x); INSERT INTO runs VALUES (0)",
+        "CREATE TABLE thesis (x)",
+    ],
+)
+def test_a_tracking_database_that_holds_anything_is_left_alone(tmp_path: Path, statements: str) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+        connection.executescript(statements)
+    before = (tmp_path / "mlflow.db").read_bytes()
+    server._discard_half_made(tmp_path / "mlflow.db")
+    assert (tmp_path / "mlflow.db").read_bytes() == before
+    (tmp_path / "mlflow.db").write_bytes(b"damaged" * 1000)
+    server._discard_half_made(tmp_path / "mlflow.db")
+    assert (tmp_path / "mlflow.db").read_bytes() == b"damaged" * 1000
 
 
 @pytest.mark.slow
