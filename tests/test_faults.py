@@ -195,7 +195,7 @@ def test_a_database_that_cannot_be_written_is_read_and_not_run(
     for words in (["list"], ["show", "wine"], ["doctor"]):
         answer = studies(*words, home=home, **environment)
         assert answer.returncode == 0, (words, answer.stderr)
-    for words in (["run", "wine", "--trials", "8"], ["delete", "wine", "--yes"]):
+    for words in (["run", "wine.toml", "--trials", "8"], ["delete", "wine", "--yes"]):
         answer = studies(*words, home=home, **environment)
         (line,) = [text for text in answer.stderr.splitlines() if text.startswith("error: ")]
         assert answer.returncode == 1 and str(small_disk) in line and "Read-only file system" in line
