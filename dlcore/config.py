@@ -29,6 +29,7 @@ REGRESSION_METRICS = ("rmse", "mae", "r2")
 METRICS = CLASSIFICATION_METRICS + REGRESSION_METRICS
 LOWER_IS_BETTER = frozenset({"loss", "log_loss", "rmse", "mae", "n_parameters"})
 DEFAULT_METRIC = {"binary": "accuracy", "multiclass": "accuracy", "regression": "rmse"}
+KINDS = ("numeric", "boolean", "categorical", "date", "identifier", "constant")
 SKLEARN_SETS = ("digits", "breast_cancer", "wine", "iris", "diabetes")
 
 

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlcore.columns import Features, Finding
 from dlcore.config import DataConfig
 from dlcore.errors import DataError
 from dlcore.preprocess import Preprocessor, fit_preprocessor
@@ -26,8 +27,8 @@ SPLITS = ("train", "val", "test")
 class Split:
     """Some rows as they were read."""
 
-    x: NDArray[np.float64]
-    """Raw features (N, F); NaN = missing."""
+    x: Features
+    """Raw features of N rows."""
     y: NDArray[Any]
     """Class indices (N,), int64; or for regression raw targets (N, C), float64."""
     rows: NDArray[np.int64]
@@ -42,6 +43,7 @@ class DataSplits:
     task: str
     """One of `dlcore.config.TASKS`."""
     feature_names: tuple[str, ...]
+    """Of the raw columns."""
     target_names: tuple[str, ...]
     class_labels: tuple[Label, ...]
     """What class 0, 1, .. is called; empty for regression."""
@@ -52,12 +54,16 @@ class DataSplits:
     fingerprint: str
     """SHA-256 of names, values, targets and split, in hex: equal if and only if the data are."""
     notes: tuple[str, ...] = ()
-    """What the user should know about how the rows were split."""
+    """What the user should know about the columns, and about how the rows were split."""
+    findings: tuple[Finding, ...] = ()
+    """What each column of the table was found to be, in its order."""
+    folds: tuple[tuple[NDArray[np.int64], NDArray[np.int64]], ...] = ()
+    """The rows that each fold trains on and measures on: positions in train followed by val; empty without k-fold."""
 
     @property
     def n_features(self) -> int:
-        """Features F."""
-        return len(self.feature_names)
+        """Inputs F of a network for these data: features after preprocessing."""
+        return self.preprocessor.n_outputs
 
     @property
     def n_outputs(self) -> int:
@@ -89,14 +95,14 @@ def load_splits(config: DataConfig, seed: int) -> DataSplits:
     table = read_table(config)
     targets = encode_targets(table.targets, config.task)
     classes = None if targets.task == "regression" else targets.y
-    divided = split_rows(len(table.x), classes, config.val_fraction, config.test_fraction, seed)
+    divided = split_rows(len(table.features), classes, config.val_fraction, config.test_fraction, seed)
     train, val, test = (
-        Split(table.x[rows], targets.y[rows], rows) for rows in (divided.train, divided.val, divided.test)
+        Split(table.features.take(rows), targets.y[rows], rows) for rows in (divided.train, divided.val, divided.test)
     )
     splits = DataSplits(
         name=table.name,
         task=targets.task,
-        feature_names=table.feature_names,
+        feature_names=table.features.names,
         target_names=tuple(table.targets),
         class_labels=targets.class_labels,
         train=train,
@@ -132,7 +138,7 @@ def _check_learnable(splits: DataSplits) -> None:
                 if (values == values[0]).all():
                     raise DataError(f"the target {name!r} must vary in train; all its rows have {values[0]}")
         with np.errstate(over="ignore", invalid="ignore"):
-            _check_range(splits.feature_names, split.x, fitted.transform(split.x), split.rows)
+            _check_range(splits.feature_names, split.x.numbers(), fitted.transform(split.x), split.rows)
             if is_regression:
                 _check_range(splits.target_names, split.y, fitted.scale_target(split.y), split.rows)
 
@@ -152,9 +158,10 @@ def _check_range(
 
 def _fingerprint(table: Table, targets: Targets, parts: tuple[Split, ...]) -> str:
     """Hash of all that training can see, and of which rows it sees."""
-    names = [table.feature_names, tuple(table.targets), targets.task, targets.class_labels]
+    names = [table.features.names, tuple(table.targets), targets.task, targets.class_labels]
     digest = hashlib.sha256(json.dumps(names).encode())
-    x = np.where(np.isnan(table.x), np.nan, table.x)  # one bit pattern for all NaNs
+    x = table.features.numbers()
+    x = np.where(np.isnan(x), np.nan, x)  # one bit pattern for all NaNs
     for values in (x, targets.y, *(part.rows for part in parts)):
         digest.update(f"{values.dtype.str}{values.shape}".encode())
         digest.update(np.ascontiguousarray(values).tobytes())

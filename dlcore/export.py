@@ -27,6 +27,7 @@ from dlcore.checkpoint import (
     network_from_bytes,
     weights_to_bytes,
 )
+from dlcore.columns import Features
 from dlcore.config import ModelConfig
 from dlcore.data import DataSplits
 from dlcore.errors import ConfigError, DataError, ExportError
@@ -180,7 +181,7 @@ def check_answers(exported: ExportedModel, network: nn.Sequential, splits: DataS
     expected = _answers_of(network, splits, x)
     largest = 0.0
     for n in (len(x), 7, 1):
-        answers = exported.predict({name: x[:n, i] for i, name in enumerate(splits.feature_names)})
+        answers = exported.predict({column.name: column.values[:n] for column in x.columns})
         labels = answers.pop("label", None)
         found = np.stack(list(answers.values()), axis=1).astype(np.float64)
         if splits.task == "regression":
@@ -217,16 +218,16 @@ def _largest_gap(found: NDArray[np.float64], expected: NDArray[np.float64]) -> f
     return float(np.max(np.abs(found - expected) / np.maximum(1, np.abs(expected))))
 
 
-def _rows_to_check(splits: DataSplits) -> NDArray[np.float64]:
-    """Raw rows (N, F): val, the first of them again with a third of the values missing, and an empty row."""
-    x = splits.val.x[:CHECKED_ROWS]
+def _rows_to_check(splits: DataSplits) -> Features:
+    """Raw rows: val, the first of them again with a third of the values missing, and an empty row."""
+    x = splits.val.x.numbers()[:CHECKED_ROWS]
     holed = x[:100].copy()
     holed[np.random.default_rng(0).random(holed.shape) < 1 / 3] = np.nan
-    return np.concatenate([x, holed, np.full((1, x.shape[1]), np.nan)])
+    return Features.from_numbers(splits.feature_names, np.concatenate([x, holed, np.full((1, x.shape[1]), np.nan)]))
 
 
-def _answers_of(network: nn.Sequential, splits: DataSplits, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """PyTorch's probabilities of all classes, or standardised values (N, C), for raw rows (N, F)."""
+def _answers_of(network: nn.Sequential, splits: DataSplits, x: Features) -> NDArray[np.float64]:
+    """PyTorch's probabilities of all classes, or standardised values (N, C), for raw rows."""
     dtype = next(network.parameters()).dtype
     outputs = forward_rows(network, torch.from_numpy(splits.preprocessor.transform(x)).to(dtype)).double()
     if splits.task == "binary":

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from dlcore.columns import Features
 from dlcore.errors import DataError
 
 FloatArray = NDArray[np.float64]
@@ -30,9 +31,15 @@ class Preprocessor:
     target_scale: tuple[float, ...] = ()
     """See `target_mean`."""
 
-    def transform(self, x: FloatArray) -> FloatArray:
-        """Raw features (N, F), NaN = missing -> standardised features (N, F)."""
-        if x.ndim != 2 or x.shape[1] != len(self.fill):
+    @property
+    def n_outputs(self) -> int:
+        """Inputs F that a network for these features has."""
+        return len(self.fill)
+
+    def transform(self, features: Features) -> FloatArray:
+        """Raw features of N rows, all numbers -> standardised features (N, F)."""
+        x = features.numbers()
+        if x.shape[1] != len(self.fill):
             raise DataError(f"features must have shape (N, {len(self.fill)}); got {x.shape}")
         filled = np.where(np.isnan(x), np.asarray(self.fill), x)
         standardised: FloatArray = (filled - np.asarray(self.mean)) / np.asarray(self.scale)
@@ -66,16 +73,17 @@ class Preprocessor:
         return cls(**{name: tuple(float(value) for value in stored[name]) for name in names})
 
 
-def fit_preprocessor(x_train: FloatArray, y_train: NDArray[np.generic], task: str) -> Preprocessor:
+def fit_preprocessor(x_train: Features, y_train: NDArray[np.generic], task: str) -> Preprocessor:
     """Learn the numbers from the training rows.
 
     Args:
-        x_train: raw features (N, F), NaN = missing.
+        x_train: raw features of N rows, all numbers.
         y_train: targets (N, C) of a regression in their own units; classes (N,) of other tasks are not used.
         task: one of `dlcore.config.TASKS`.
     """
-    fill = _medians(x_train)
-    mean, scale = _moments(np.where(np.isnan(x_train), fill, x_train))
+    x = x_train.numbers()
+    fill = _medians(x)
+    mean, scale = _moments(np.where(np.isnan(x), fill, x))
     if task != "regression":
         return Preprocessor(_floats(fill), _floats(mean), _floats(scale))
     target_mean, target_scale = _moments(y_train.astype(np.float64))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn import datasets
 
+from dlcore.columns import Features, Finding
 from dlcore.config import SKLEARN_SETS, DataConfig
 from dlcore.csvfile import CsvFile, did_you_mean, listed, open_csv
 from dlcore.errors import DataError
@@ -28,11 +29,11 @@ class Table:
 
     name: str
     """The set's name, or the file's without its ending."""
-    feature_names: tuple[str, ...]
-    x: NDArray[np.float64]
-    """Features (N, F); NaN = missing, nothing infinite."""
+    features: Features
     targets: dict[str, NDArray[Any]]
     """Each target (N,): float64, bool or str; nothing missing, nothing infinite."""
+    findings: tuple[Finding, ...] = ()
+    """What each column was found to be, in the order of the table."""
 
 
 def read_table(config: DataConfig) -> Table:
@@ -92,7 +93,7 @@ def _read_sklearn(source: str, config: DataConfig) -> Table:
     else:
         target = target.astype(np.float64)
     x = np.ascontiguousarray(bunch.data[:, kept], dtype=np.float64)
-    return Table(name, tuple(features[i] for i in kept), x, {"target": target})
+    return Table(name, Features.from_numbers([features[i] for i in kept], x), {"target": target})
 
 
 def _read_csv(path: str, target_names: tuple[str, ...], drop: tuple[str, ...]) -> Table:
@@ -102,7 +103,7 @@ def _read_csv(path: str, target_names: tuple[str, ...], drop: tuple[str, ...]) -
     if not len(x):
         raise DataError(f"{path} must have rows to learn from; it has only a header")
     targets = {name: _target(path, name, cells[name], lines) for name in target_names}
-    return Table(Path(path).stem, feature_names, x, targets)
+    return Table(Path(path).stem, Features.from_numbers(feature_names, x), targets)
 
 
 def _choose_features(file: CsvFile, target_names: tuple[str, ...], drop: tuple[str, ...]) -> tuple[str, ...]:

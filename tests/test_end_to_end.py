@@ -12,6 +12,7 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
+from dlcore.columns import Features
 from dlcore.export import ExportedModel, load_network
 from studies.storage import Storage
 from tests.conftest import Studies
@@ -107,11 +108,14 @@ def test_the_export_answers_as_torch_does(finished: str, served_home: Path) -> N
     network, preprocessor, _ = load_network(folder)
     exported = ExportedModel.load(folder)
     rng = np.random.default_rng(0)
-    x = preprocessor.transform(np.full((1, len(exported.feature_names)), np.nan)) + rng.normal(size=(50, 1))
+    names = exported.feature_names
+    x = preprocessor.transform(Features.from_numbers(names, np.full((1, len(names)), np.nan))) + rng.normal(
+        size=(50, 1)
+    )
     raw = x * np.asarray(preprocessor.scale) + np.asarray(preprocessor.mean)
     with torch.no_grad():
-        outputs = network(torch.from_numpy(preprocessor.transform(raw)).float()).double()
-    answers = exported.predict({name: raw[:, i] for i, name in enumerate(exported.feature_names)})
+        outputs = network(torch.from_numpy(preprocessor.transform(Features.from_numbers(names, raw))).float()).double()
+    answers = exported.predict({name: raw[:, i] for i, name in enumerate(names)})
     if TASKS[finished] == "binary":
         expected = torch.cat([torch.sigmoid(-outputs), torch.sigmoid(outputs)], dim=1).numpy()
     elif TASKS[finished] == "multiclass":

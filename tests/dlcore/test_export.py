@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dlcore import onnx_graph
+from dlcore.columns import Features
 from dlcore.config import ACTIVATIONS, ModelConfig
 from dlcore.data import DataSplits, Split
 from dlcore.errors import ExportError
@@ -31,7 +32,8 @@ def make_splits(task: str, *, names=("a", "year", "empty", "d"), labels=None, ta
         y = rng.normal(size=(400, len(targets))) * np.arange(1, len(targets) + 1) * 1e3 + 1e4
     else:
         y = rng.integers(0, len(labels), 400)
-    train, val, test = (Split(x[p], y[p], p) for p in np.split(np.arange(400), (200, 300)))
+    features = Features.from_numbers(names, x)
+    train, val, test = (Split(features.take(p), y[p], p) for p in np.split(np.arange(400), (200, 300)))
     return DataSplits(
         name="made",
         task=task,
@@ -58,7 +60,8 @@ def columns_of(splits: DataSplits, x: np.ndarray) -> dict[str, np.ndarray]:
 def torch_answers(model, splits: DataSplits, x: np.ndarray) -> np.ndarray:
     """Probabilities of all classes, or values in own units: (N, C), computed without the export."""
     with torch.no_grad():
-        outputs = model.eval()(torch.from_numpy(splits.preprocessor.transform(x)).float())
+        rows = splits.preprocessor.transform(Features.from_numbers(splits.feature_names, x))
+        outputs = model.eval()(torch.from_numpy(rows).float())
     answers = splits.to_task().predict(outputs).numpy()
     return np.stack([1 - answers, answers], axis=1) if splits.task == "binary" else answers
 
@@ -71,7 +74,7 @@ def test_onnx_answers_as_torch_does(tmp_path, task, activation):
     exported = ExportedModel.load(export_model(tmp_path / "out", model, config, splits, {}))
     rng = np.random.default_rng(1)
     for n in (1, 7, 1000):
-        x = splits.train.x[rng.integers(0, 200, n)]
+        x = splits.train.x.numbers()[rng.integers(0, 200, n)]
         x[rng.random(x.shape) < 0.1] = np.nan
         expected = torch_answers(model, splits, x)
         answers = exported.predict(columns_of(splits, x))
@@ -97,8 +100,8 @@ def test_a_linear_model_and_a_deep_one_can_be_exported(tmp_path):
     for widths in ((), (8,) * 12):
         model, config = make_network(splits, "tanh", widths)
         exported = ExportedModel.load(export_model(tmp_path / "out", model, config, splits, {}))
-        answers = exported.predict(columns_of(splits, splits.test.x))
-        expected = torch_answers(model, splits, splits.test.x)
+        answers = exported.predict(columns_of(splits, splits.test.x.numbers()))
+        expected = torch_answers(model, splits, splits.test.x.numbers())
         np.testing.assert_allclose(answers["probability_5"], expected[:, 1], rtol=0, atol=1e-5)
 
 
@@ -108,8 +111,8 @@ def test_labels_come_back_as_they_are_called_in_the_table(tmp_path, task, labels
     splits = make_splits(task, labels=labels)
     model, config = make_network(splits)
     exported = ExportedModel.load(export_model(tmp_path / "out", model, config, splits, {}))
-    found = exported.predict(columns_of(splits, splits.test.x))["label"].tolist()
-    expected = [labels[i] for i in torch_answers(model, splits, splits.test.x).argmax(axis=1)]
+    found = exported.predict(columns_of(splits, splits.test.x.numbers()))["label"].tolist()
+    expected = [labels[i] for i in torch_answers(model, splits, splits.test.x.numbers()).argmax(axis=1)]
     assert found == expected
     assert {type(label) for label in found} == {type(labels[0])}
     assert exported.class_labels == labels
@@ -119,9 +122,9 @@ def test_several_targets_have_a_prediction_each(tmp_path):
     splits = make_splits("regression", targets=("price", "size"))
     model, config = make_network(splits)
     exported = ExportedModel.load(export_model(tmp_path / "out", model, config, splits, {}))
-    answers = exported.predict(columns_of(splits, splits.test.x))
+    answers = exported.predict(columns_of(splits, splits.test.x.numbers()))
     assert list(answers) == ["prediction_price", "prediction_size"]
-    expected = torch_answers(model, splits, splits.test.x)
+    expected = torch_answers(model, splits, splits.test.x.numbers())
     np.testing.assert_allclose(np.stack(list(answers.values()), axis=1), expected, rtol=1e-6)
 
 
@@ -131,9 +134,9 @@ def test_columns_may_be_called_like_outputs_or_like_our_own_tensors(tmp_path):
     model, config = make_network(splits)
     exported = ExportedModel.load(export_model(tmp_path / "out", model, config, splits, {}))
     assert exported.feature_names == names
-    answers = exported.predict(columns_of(splits, splits.test.x))
+    answers = exported.predict(columns_of(splits, splits.test.x.numbers()))
     assert list(answers) == ["label", "probability_no", "probability_yes"]
-    expected = torch_answers(model, splits, splits.test.x)
+    expected = torch_answers(model, splits, splits.test.x.numbers())
     np.testing.assert_allclose(answers["probability_yes"], expected[:, 1], rtol=0, atol=1e-5)
 
 

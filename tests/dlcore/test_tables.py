@@ -23,8 +23,8 @@ def table(folder: Path, text: str, target: tuple[str, ...] = ("y",), drop: tuple
 def test_every_bundled_set_is_read(name: str) -> None:
     read = read_table(DataConfig(source=f"sklearn:{name}"))
     assert read.name == name and list(read.targets) == ["target"]
-    assert read.x.shape == (len(read.targets["target"]), len(read.feature_names))
-    assert np.isfinite(read.x).all()
+    assert read.features.numbers().shape == (len(read.targets["target"]), len(read.features.names))
+    assert np.isfinite(read.features.numbers()).all()
 
 
 def test_bundled_classes_have_their_names_and_digits_their_numbers() -> None:
@@ -37,12 +37,12 @@ def test_bundled_classes_have_their_names_and_digits_their_numbers() -> None:
 
 def test_diabetes_is_in_its_own_units() -> None:
     read = read_table(DataConfig(source="sklearn:diabetes"))
-    assert read.x[:, read.feature_names.index("age")].max() == 79
+    assert read.features.numbers()[:, read.features.names.index("age")].max() == 79
 
 
 def test_columns_of_a_bundled_set_can_be_dropped() -> None:
     read = read_table(DataConfig(source="sklearn:wine", drop=("alcohol", "hue")))
-    assert read.x.shape[1] == len(read.feature_names) == 11 and "hue" not in read.feature_names
+    assert len(read.features.columns) == len(read.features.names) == 11 and "hue" not in read.features.names
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_columns_of_a_bundled_set_can_be_dropped() -> None:
         (DataConfig(source="sklearn:wine", target=("hue",)), "has its own target: leave it out"),
         (DataConfig(source="sklearn:wine", drop=("alcool",)), r"'alcool'; did you mean 'alcohol'\?"),
         (
-            DataConfig(source="sklearn:iris", drop=read_table(DataConfig(source="sklearn:iris")).feature_names),
+            DataConfig(source="sklearn:iris", drop=read_table(DataConfig(source="sklearn:iris")).features.names),
             "must keep a feature",
         ),
     ],
@@ -66,10 +66,10 @@ def test_a_wrong_bundled_set_is_refused(config: DataConfig, message: str) -> Non
 def test_numbers_truth_and_missing_cells_become_features(tmp_path: Path) -> None:
     read = table(tmp_path, "a,t,y\n1.5,True,0\n,false,1\n NaN ,TRUE,0\n-2e3,,1\n?,FALSE,0\nn/a,true,1\n")
     np.testing.assert_array_equal(
-        read.x,
+        read.features.numbers(),
         [[1.5, 1], [math.nan, 0], [math.nan, 1], [-2000, math.nan], [math.nan, 0], [math.nan, 1]],
     )
-    assert read.name == "table" and read.feature_names == ("a", "t")
+    assert read.name == "table" and read.features.names == ("a", "t")
 
 
 @settings(max_examples=50, deadline=None)
@@ -77,7 +77,7 @@ def test_numbers_truth_and_missing_cells_become_features(tmp_path: Path) -> None
 def test_every_number_is_read_exactly(tmp_path_factory: pytest.TempPathFactory, numbers: list[float]) -> None:
     text = "a,y\n" + "".join(f"{number!r},{number!r}\n" for number in numbers)
     read = table(tmp_path_factory.mktemp("csv"), text)
-    assert read.x[:, 0].tolist() == read.targets["y"].tolist() == numbers
+    assert read.features.numbers()[:, 0].tolist() == read.targets["y"].tolist() == numbers
 
 
 @pytest.mark.parametrize(
@@ -98,13 +98,13 @@ def test_a_target_is_numbers_or_truth_or_text(tmp_path: Path, cells: list[str], 
 
 def test_targets_and_dropped_columns_are_no_features(tmp_path: Path) -> None:
     read = table(tmp_path, "id,a,y,b,z\nq,1,2,3,4\nr,5,6,7,8\n", target=("z", "y"), drop=("id",))
-    assert read.feature_names == ("a", "b") and read.x.tolist() == [[1, 3], [5, 7]]
+    assert read.features.names == ("a", "b") and read.features.numbers().tolist() == [[1, 3], [5, 7]]
     assert {name: values.tolist() for name, values in read.targets.items()} == {"z": [4, 8], "y": [2, 6]}
 
 
 def test_a_row_index_without_a_name_can_be_dropped(tmp_path: Path) -> None:
     text = ",a,y\n0,1,2\n1,3,4\n"
-    assert table(tmp_path, text, drop=("",)).feature_names == ("a",)
+    assert table(tmp_path, text, drop=("",)).features.names == ("a",)
     with pytest.raises(DataError, match=re.escape("column 1 has none (a row index?): name it, or leave it out")):
         table(tmp_path, text)
 
