@@ -110,6 +110,10 @@ def load_splits(config: DataConfig, seed: int) -> DataSplits:
     table = read_table(config)
     targets = encode_targets(table.targets, config.task)
     classes = None if targets.task == "regression" else targets.y
+    if classes is not None and config.preprocessing.target_transform != "none":
+        raise DataError(
+            f"target_transform is for quantities; {', '.join(map(repr, table.targets))} has classes: leave it out"
+        )
     divided = split_rows(len(table.features), classes, config.val_fraction, config.test_fraction, seed)
     train, val, test = (
         Split(table.features.take(rows), targets.y[rows], rows) for rows in (divided.train, divided.val, divided.test)
