@@ -31,6 +31,8 @@ METRICS = CLASSIFICATION_METRICS + REGRESSION_METRICS
 LOWER_IS_BETTER = frozenset({"loss", "log_loss", "rmse", "mae", "n_parameters"})
 DEFAULT_METRIC = {"binary": "accuracy", "multiclass": "accuracy", "regression": "rmse"}
 KINDS = ("numeric", "boolean", "categorical", "date", "identifier", "constant")
+SCALINGS = ("standard", "robust", "quantile_normal")
+TARGET_TRANSFORMS = ("none", "log", "quantile_normal")
 SKLEARN_SETS = ("digits", "breast_cancer", "wine", "iris", "diabetes")
 
 
@@ -91,6 +93,32 @@ class SplitConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PreprocessConfig:
+    """What becomes of raw columns before a network sees them; all of it is fitted on train."""
+
+    scaling: str = "standard"
+    """Of numeric columns: a name in `SCALINGS`. Parts of dates and booleans are standardised whatever it is."""
+    missing_indicators: bool = True
+    """Whether a column of numbers or dates that has holes in train gets an input that says where they are."""
+    max_categories: int = 32
+    """Categories of a column that get an input of their own, the commonest; the others share one."""
+    min_category_rows: int = 10
+    """Training rows that a category needs for its own input; 1 % of them where that is fewer."""
+    high_cardinality: int = 64
+    """A column with more categories than this in train is encoded by the mean target of each."""
+    target_transform: str = "none"
+    """Of the targets of a regression: a name in `TARGET_TRANSFORMS`."""
+
+    def __post_init__(self) -> None:
+        """Check each field."""
+        _one_of("preprocess", self.scaling, SCALINGS)
+        _between("max_categories", self.max_categories, 1)
+        _between("min_category_rows", self.min_category_rows, 1)
+        _between("high_cardinality", self.high_cardinality, 1)
+        _one_of("target_transform", self.target_transform, TARGET_TRANSFORMS)
+
+
+@dataclass(frozen=True, slots=True)
 class DataConfig:
     """Which table to learn from, and how to split it. One of `source` and `path` is given, or a frame beside it."""
 
@@ -112,6 +140,8 @@ class DataConfig:
     """Share of all rows that the study sees as `val`."""
     test_fraction: float = 0.2
     """Share of all rows that is read once, at the end."""
+    preprocessing: PreprocessConfig = field(default_factory=PreprocessConfig)
+    """What becomes of the columns."""
 
     def __post_init__(self) -> None:
         """Check the fields against each other."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlcore.columns import NUMBER_KINDS, Features, Finding
-from dlcore.config import DataConfig
+from dlcore.config import DataConfig, PreprocessConfig
 from dlcore.dividing import Folds, divide_rows
 from dlcore.errors import DataError
 from dlcore.leaks import leak_notes
@@ -60,6 +60,8 @@ class DataSplits:
     """What each column of the table was found to be, in its order."""
     folds: Folds = ()
     """The rows that each fold trains on and measures on: positions in train followed by val; empty without k-fold."""
+    preprocessing: PreprocessConfig = field(default_factory=PreprocessConfig)
+    """What `preprocessor` was fitted with."""
 
     @property
     def n_features(self) -> int:
@@ -80,7 +82,20 @@ class DataSplits:
     def to_task(self) -> Task:
         """The task, with the units of a regression's targets."""
         fitted = self.preprocessor
-        return Task(self.task, self.n_outputs, fitted.target_mean, fitted.target_scale)
+        return Task(self.task, self.n_outputs, fitted.target_mean, fitted.target_scale, fitted.target_transform)
+
+    def prepared(self, scaling: str) -> "DataSplits":
+        """The same rows, with numeric columns scaled another way: a name in `dlcore.config.SCALINGS`.
+
+        A network for these has as many inputs, so that the two can be compared trial by trial.
+        """
+        if scaling == self.preprocessing.scaling:
+            return self
+        config = replace(self.preprocessing, scaling=scaling)
+        fitted = fit_preprocessor(self.train.x, self.train.y, self.task, config)
+        prepared = replace(self, preprocessor=fitted, preprocessing=config)
+        _check_learnable(prepared)
+        return prepared
 
 
 def load_splits(config: DataConfig, seed: int) -> DataSplits:
@@ -117,7 +132,8 @@ def split_table(table: Table, config: DataConfig, seed: int) -> DataSplits:
         train=train,
         val=val,
         test=test,
-        preprocessor=fit_preprocessor(train.x, train.y, targets.task),
+        preprocessor=fit_preprocessor(train.x, train.y, targets.task, config.preprocessing),
+        preprocessing=config.preprocessing,
         fingerprint=_fingerprint(table, targets, (train, val, test), divided.folds),
         notes=(
             *table.notes,
@@ -154,22 +170,25 @@ def _check_learnable(splits: DataSplits) -> None:
                 if (values == values[0]).all():
                     raise DataError(f"the target {name!r} must vary in train; all its rows have {values[0]}")
         with np.errstate(over="ignore", invalid="ignore"):
-            _check_range(splits.feature_names, split.x.numbers(), fitted.transform(split.x), split.rows)
-            if is_regression:
-                _check_range(splits.target_names, split.y, fitted.scale_target(split.y), split.rows)
+            columns = np.repeat(np.arange(len(split.x.columns)), fitted.widths)  # of each input of the network
+            if found := _out_of_range(fitted.transform(split.x)):
+                column = split.x.columns[columns[found[1]]]
+                raise _far_off(column.name, column.values[found[0]], split.rows[found[0]])
+            if is_regression and (found := _out_of_range(fitted.scale_target(split.y))):
+                raise _far_off(splits.target_names[found[1]], split.y[found], split.rows[found[0]])
 
 
-def _check_range(
-    names: tuple[str, ...], raw: NDArray[Any], standardised: NDArray[Any], rows: NDArray[np.int64]
-) -> None:
-    """Both arrays (N, F or C); rows (N,) are for the message."""
-    too_large = np.argwhere(~(np.abs(standardised) <= np.finfo(np.float32).max))
-    if len(too_large):
-        row, column = too_large[0]
-        raise DataError(
-            f"values must lie near those of the training rows; {names[column]!r} is {raw[row, column]:g} "
-            f"in row {rows[row] + 1}: correct it or remove the row"
-        )
+def _out_of_range(encoded: NDArray[np.float64]) -> tuple[int, int] | None:
+    """Where an array (N, D) first holds what float32 cannot."""
+    too_large = np.argwhere(~(np.abs(encoded) <= np.finfo(np.float32).max))
+    return (int(too_large[0, 0]), int(too_large[0, 1])) if len(too_large) else None
+
+
+def _far_off(name: str, value: float, row: int) -> DataError:
+    return DataError(
+        f"values must lie near those of the training rows; {name!r} is {value:g} in row {row + 1}: "
+        "correct it or remove the row"
+    )
 
 
 def _fingerprint(table: Table, targets: Targets, parts: tuple[Split, ...], folds: Folds) -> str:
@@ -196,7 +215,9 @@ def split_tensors(
 ) -> tuple[Tensor, Tensor]:
     """One split, preprocessed: x (N, F), and y as `Task.loss` wants it (see `TensorData`)."""
     split = splits.split(name)
-    x = torch.from_numpy(splits.preprocessor.transform(split.x)).to(dtype).to(device)
+    fitted = splits.preprocessor
+    encoded = fitted.transform_training(split.x, split.y) if name == "train" else fitted.transform(split.x)
+    x = torch.from_numpy(encoded).to(dtype).to(device)
     if splits.task == "regression":
         y = torch.from_numpy(splits.preprocessor.scale_target(split.y)).to(dtype)
     else:

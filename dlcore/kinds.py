@@ -88,7 +88,8 @@ def _settle_numbers(raw: RawColumn, table: RawTable, wanted: str | None) -> _Fou
     assert raw.numbers is not None
     values = raw.numbers
     if wanted in (None, raw.native, *LEFT_OUT):
-        return Column(raw.name, raw.native if wanted in (None, raw.native) else "numeric", values), ""
+        kind = raw.native if wanted in (None, raw.native) else "numeric"
+        return Column(raw.name, kind, values, form=raw.form), f"written as {raw.form}" if raw.form else ""
     if wanted == "boolean":
         bad = np.flatnonzero(~np.isnan(values) & (values != 0) & (values != 1))
         if len(bad):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dlcore.cells import MISSING
+from dlcore.cells import DECIMAL_COMMA, MISSING
 from dlcore.csvfile import CsvFile
 from dlcore.errors import DataError
 
@@ -28,6 +28,8 @@ class RawColumn:
     """Different, stripped, in no order; among them those that stand for a missing value."""
     native: str = "numeric"
     """What the numbers are by their type: "numeric", "boolean" or "date" (seconds since 1970-01-01 UTC)."""
+    form: str = ""
+    """How the numbers were written, where that is not as Python writes them; see `dlcore.cells`."""
 
     def __len__(self) -> int:
         """Rows N."""
@@ -151,7 +153,8 @@ class _Builder:
         if self._is_text:
             codes = np.concatenate(self._codes) if self._codes else nothing
             return raw_texts(self.name, codes, tuple(self.texts))
-        return RawColumn(self.name, np.concatenate(self._numbers) if self._numbers else np.empty(0), nothing)
+        numbers = np.concatenate(self._numbers) if self._numbers else np.empty(0)
+        return RawColumn(self.name, numbers, nothing, form=DECIMAL_COMMA if self.has_comma else "")
 
 
 def _plain_numbers(cells: Sequence[str]) -> NDArray[np.float64] | None:

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn import datasets
 
+from dlcore.cells import PLAIN
 from dlcore.columns import Column, Features, Finding
 from dlcore.config import SKLEARN_SETS, DataConfig
 from dlcore.csvfile import open_csv
@@ -106,7 +107,8 @@ def read_features(path: str, kinds: Mapping[str, str], forms: Mapping[str, str] 
     def select(header: tuple[str, ...]) -> dict[str, bool]:
         if missing := [name for name in kinds if name not in header]:
             raise DataError(f"{path} must have the columns of the training; missing: {listed(missing, most=30)}")
-        return {name: kinds[name] in ("categorical", "date") for name in kinds}
+        is_odd = {name for name, form in (forms or {}).items() if form not in ("", PLAIN)}
+        return {name: kinds[name] in ("categorical", "date") or name in is_odd for name in kinds}
 
     raw = read_file(path, select)
     found = {column.name: column for column in raw.columns}

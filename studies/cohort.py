@@ -7,14 +7,14 @@ and its hyperparameters alone, never on its neighbours.
 
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from dlcore.config import ModelConfig
+from dlcore.config import ModelConfig, metrics_of
 from dlcore.curve import Epoch
 from dlcore.data import DataSplits, split_tensors, to_tensors
 from dlcore.device import choose_device, device_name, peak_memory_bytes, reset_peak_memory
@@ -105,6 +105,16 @@ class Trainer:
         capability = torch.backends.cpu.get_cpu_capability()
         return environment(threads=torch.get_num_threads(), device=self.device_name, capability=capability)
 
+    @property
+    def epochs(self) -> int:
+        """The most epochs of a training."""
+        return self._spec.training.epochs
+
+    @property
+    def measured_names(self) -> tuple[str, ...]:
+        """What `measure` tells of a network."""
+        return ("loss", *metrics_of(self.splits.task))
+
     def check_objectives(self) -> None:
         """Whether every objective can be measured on val, before anything is trained.
 
@@ -185,18 +195,40 @@ class Trainer:
         own = trials[record.number]
         for _ in self._climb(groups, suggestions, trials, earlier, len(record.curve)):
             pass
-        model = self._network(own.suggestion, own.state.best_weights)
+        model = self._network(self._member(own.suggestion), own.state.best_weights)
         config = self._model_config(record.hyperparameters)
         best = own.state.best
         return Network(model, config, tuple(map(_epoch_record, own.state.curve)), None if best is None else best.epoch)
+
+    def train_fresh(
+        self, suggestions: Sequence[Suggestion], n_seeds: int, watch: Callable[[int], None]
+    ) -> list[list[nn.Sequential | None]]:
+        """Train trials to their end on seeds that nobody chose by, all together, each with an order of rows of its own.
+
+        Args:
+            suggestions: Of the trials.
+            n_seeds: Trainings of each.
+            watch: Is told each epoch that a network finished.
+
+        Returns:
+            Of each trial the networks with the weights of their best epochs; None for one that diverged.
+        """
+        members = [self._fresh_member(s, k) for s in suggestions for k in range(n_seeds)]
+        found: list[nn.Sequential | None] = [None] * len(members)
+        for group in self._groups(members):
+            for _, epoch in group.engine.advance(self._spec.training.epochs):
+                watch(epoch.epoch)
+            for place, state in zip(group.indices, group.engine.states, strict=True):
+                if state.divergence is None and state.best is not None:
+                    found[place] = self._network(members[place], state.best_weights)
+        return [found[i : i + n_seeds] for i in range(0, len(members), n_seeds)]
 
     def measure(self, model: nn.Module, split: str) -> dict[str, float]:
         """Loss and all metrics of a network on "train", "val" or "test"."""
         x, y = split_tensors(self.splits, split, self.device, self._data.x_train.dtype)
         return evaluate(model, self._data.task, x, y)
 
-    def _network(self, suggestion: Suggestion, weights: Mapping[str, Tensor]) -> nn.Sequential:
-        member = self._member(suggestion)
+    def _network(self, member: Member, weights: Mapping[str, Tensor]) -> nn.Sequential:
         model = build_model(member.model_config, member.seed, device=self.device, dtype=self._data.x_train.dtype)
         model.load_state_dict(dict(weights))
         return model
@@ -211,6 +243,12 @@ class Trainer:
             derive_seed(self._spec.seed, "trial", suggestion.number),
         )
 
+    def _fresh_member(self, suggestion: Suggestion, index: int) -> Member:
+        """The same with other initial weights, and with the rows in another order: one order would make them alike."""
+        names = ("final", suggestion.number, index)
+        order_seed = derive_seed(self._spec.seed, *names, "order")
+        return replace(self._member(suggestion), seed=derive_seed(self._spec.seed, *names), order_seed=order_seed)
+
     @property
     def rungs(self) -> tuple[int, ...]:
         """Epochs at which trials are compared; none where no trial is stopped early."""
@@ -221,15 +259,17 @@ class Trainer:
 
     def _start(self, suggestions: Sequence[Suggestion]) -> tuple[list[Group], dict[int, _Trial]]:
         """Groups of the suggestions, and each trial by its number."""
-        members = [self._member(s) for s in suggestions]
-        engine = self._spec.training.engine
-        groups = form_groups(members, self._data, order_seed=self._order_seed, engine=engine, limit=self._limit)
+        groups = self._groups([self._member(s) for s in suggestions])
         now = time.time()
         return groups, {
             suggestions[i].number: _Trial(suggestions[i], group, place, now)
             for group in groups
             for place, i in enumerate(group.indices)
         }
+
+    def _groups(self, members: Sequence[Member]) -> list[Group]:
+        engine = self._spec.training.engine
+        return form_groups(members, self._data, order_seed=self._order_seed, engine=engine, limit=self._limit)
 
     def _climb(
         self,
@@ -328,7 +368,7 @@ class Trainer:
                 values.append(float(self.count_parameters(trial.suggestion.hyperparameters)))
                 continue
             if not measured:
-                model = self._network(trial.suggestion, trial.state.best_weights)
+                model = self._network(self._member(trial.suggestion), trial.state.best_weights)
                 measured = self.measure(model, "val")
             values.append(measured[objective.metric])
         return tuple(values)

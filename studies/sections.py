@@ -135,6 +135,19 @@ class DataSection(Section):
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
 
 
+class FinalSection(Section):
+    """How the winner is found among the best trials, and what it is compared with."""
+
+    candidates: int = Field(default=4, ge=1, le=100)
+    """Trials that are trained again."""
+    seeds: int = Field(default=5, ge=0, le=31)
+    """Fresh seeds of each; 0 is no finals: the best trial wins, by what was recorded of it."""
+    baselines: bool = True
+    """Whether scikit-learn's models are trained beside the winner."""
+    ensemble: bool = False
+    """Whether all networks of the finals are measured together too: the mean of their predictions."""
+
+
 class Training(Section):
     """How every trial trains, apart from what is searched; each key as in `dlcore.config.TrainConfig`."""
 

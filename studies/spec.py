@@ -22,6 +22,7 @@ from studies.records import Objective, Value
 from studies.sections import (
     Budget,
     DataSection,
+    FinalSection,
     Halving,
     ObjectiveList,
     ObjectiveSection,
@@ -48,6 +49,7 @@ class StudySpec(ObjectiveList):
     search: Search = Search()
     data: DataSection
     training: Training = Training()
+    final: FinalSection = FinalSection()
     search_space: Mapping[str, Any]
     """Name -> `studies.hyperparameters.Setting`, in the order of `RULES`; the default space where the spec has none."""
 
@@ -229,6 +231,7 @@ _KNOWN_KEYS = {
     "search.halving": list(Halving.model_fields),
     "data": list(DataSection.model_fields),
     "training": list(Training.model_fields),
+    "final": list(FinalSection.model_fields),
 }
 
 
@@ -241,6 +244,7 @@ def _checked(raw: Mapping[str, Any], name_of_file: str, folder: Path | None) -> 
         search=_valid(Search, raw.get("search", {}), "search", found),
         data=_valid(DataSection, data, "data", found),
         training=(training := _valid(Training, raw.get("training", {}), "training", found)),
+        final=_valid(FinalSection, raw.get("final", {}), "final", found),
         space=_space(raw, training, found),
         given=frozenset(raw["search_space"]) if isinstance(raw.get("search_space"), Mapping) else None,
         objectives=_valid(ObjectiveList, {"objective": raw.get("objective")}, "", []),
@@ -251,6 +255,7 @@ def _checked(raw: Mapping[str, Any], name_of_file: str, folder: Path | None) -> 
         "search": parts.search or Search(),
         "data": parts.data or DataSection(),
         "training": parts.training or Training(),
+        "final": parts.final or FinalSection(),
         "search_space": parts.space,
     }
     spec = _valid(StudySpec, {**raw, **right}, "", found)

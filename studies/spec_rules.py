@@ -10,7 +10,7 @@ from math import prod
 from dlcore.config import LOWER_IS_BETTER
 from studies.hyperparameters import FIXED, MAX_GRID_RANGE, RULES, Range, Setting, choices, is_searched, n_choices
 from studies.mistakes import Mistake, shown
-from studies.sections import Budget, DataSection, ObjectiveList, ObjectiveSection, Search, Training
+from studies.sections import Budget, DataSection, FinalSection, ObjectiveList, ObjectiveSection, Search, Training
 
 MAX_GP_COHORT = 8
 """Asking a Gaussian process for a cohort grows with the cohort's square: 9 s for 48 asks on two cores."""
@@ -25,6 +25,7 @@ class Parts:
     search: Search | None
     data: DataSection | None
     training: Training | None
+    final: FinalSection | None
     space: Mapping[str, Setting]
     """Its settings that are right."""
     given: frozenset[str] | None
@@ -43,6 +44,8 @@ def broken_rules(parts: Parts) -> list[Mistake]:
         found += _search_rules(parts.search)
     if parts.training is not None:
         found += _training_rules(parts.training, parts.search)
+    if parts.final is not None:
+        found += _final_rules(parts.final)
     if parts.given is not None:
         found += _space_rules(parts.space, parts.given)
         if parts.training is not None:
@@ -110,6 +113,13 @@ def _training_rules(training: Training, search: Search | None) -> Iterator[Mista
             "search.halving.first_rung",
             f"must be < training.epochs = {training.epochs}, or nobody is halved; got {halving.first_rung}",
         )
+
+
+def _final_rules(final: FinalSection) -> Iterator[Mistake]:
+    if final.seeds == 1:
+        yield Mistake("final.seeds", "must be >= 2, or 0 for no finals: one seed has no interval; got 1")
+    if final.ensemble and final.seeds == 0:
+        yield Mistake("final.ensemble", "needs finals: their networks are what it is made of; final.seeds is 0")
 
 
 def _space_rules(space: Mapping[str, Setting], given: frozenset[str]) -> Iterator[Mistake]:

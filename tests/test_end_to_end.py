@@ -109,10 +109,9 @@ def test_the_export_answers_as_torch_does(finished: str, served_home: Path) -> N
     exported = ExportedModel.load(folder)
     rng = np.random.default_rng(0)
     names = exported.feature_names
-    x = preprocessor.transform(Features.from_numbers(names, np.full((1, len(names)), np.nan))) + rng.normal(
-        size=(50, 1)
-    )
-    raw = x * np.asarray(preprocessor.scale) + np.asarray(preprocessor.mean)
+    x = rng.normal(size=(50, len(names)))
+    scalers = [encoder.scaler for encoder in preprocessor.encoders]
+    raw = x * [scaler.scale for scaler in scalers] + [scaler.mean for scaler in scalers]
     with torch.no_grad():
         outputs = network(torch.from_numpy(preprocessor.transform(Features.from_numbers(names, raw))).float()).double()
     answers = exported.predict({name: raw[:, i] for i, name in enumerate(names)})

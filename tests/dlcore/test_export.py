@@ -4,18 +4,20 @@ import random
 
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
 import torch
 
 from dlcore import onnx_graph
 from dlcore.columns import Features
-from dlcore.config import ACTIVATIONS, ModelConfig
+from dlcore.config import ACTIVATIONS, SCALINGS, TARGET_TRANSFORMS, ModelConfig, PreprocessConfig
 from dlcore.data import DataSplits, Split
 from dlcore.errors import ExportError
 from dlcore.export import FILES, ExportedModel, export_model, load_network
 from dlcore.files import SUMS_FILE, read_sealed, write_sealed
 from dlcore.models import build_model
 from dlcore.preprocess import fit_preprocessor
+from tests.dlcore.column_tools import of_all_kinds, raw, splits_of_all_kinds, with_unseen
 
 LABELS = {"binary": ("no", "yes"), "multiclass": (3, 5, 8), "regression": ()}
 TASKS = tuple(LABELS)
@@ -89,6 +91,57 @@ def test_onnx_answers_as_torch_does(tmp_path, task, activation):
             assert list(answers) == [f"probability_{label}" for label in splits.class_labels]
             np.testing.assert_allclose(np.stack(list(answers.values()), axis=1), expected, rtol=0, atol=1e-5)
             assert labels.tolist() == [splits.class_labels[i] for i in expected.argmax(axis=1)]
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+@pytest.mark.parametrize("task", TASKS)
+def test_raw_rows_of_all_kinds_are_answered_as_torch_does(tmp_path, task, scaling):
+    for transform in TARGET_TRANSFORMS if task == "regression" else ("none",):
+        splits = splits_of_all_kinds(task, PreprocessConfig(scaling, target_transform=transform))
+        model, config = make_network(splits)
+        exported = ExportedModel.load(export_model(tmp_path / "out", model, config, splits, {}))
+        for n in (1, 7, 1000):
+            rows = with_unseen(of_all_kinds(n, seed=n, holes=0.3))
+            with torch.no_grad():
+                outputs = model.eval()(torch.from_numpy(splits.preprocessor.transform(rows)).float())
+            expected = splits.to_task().predict(outputs).numpy()
+            answers = exported.predict(raw(rows))
+            if task == "regression":
+                scale = splits.preprocessor.scale_target
+                found = scale(answers["prediction"][:, np.newaxis])
+                np.testing.assert_allclose(found, scale(expected), rtol=0, atol=1e-5)
+            else:
+                found = np.stack([answers[f"probability_{label}"] for label in splits.class_labels], axis=1)
+                expected = np.stack([1 - expected, expected], axis=1) if task == "binary" else expected
+                np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_columns_of_a_frame_are_answered_whatever_form_their_values_have(tmp_path):
+    splits = splits_of_all_kinds("binary")
+    model, config = make_network(splits)
+    exported = ExportedModel.load(export_model(tmp_path / "out", model, config, splits, {}))
+    assert exported.kinds["sold"] == "date" and exported.kinds["zip"] == "categorical"
+    plain = raw(of_all_kinds(50, holes=0.3))
+    frame = pd.DataFrame(plain)
+    frame["sold"] = pd.to_datetime(frame["sold"], unit="s")
+    frame["day"] = pd.to_datetime(frame["day"], unit="s").dt.strftime("%Y-%m-%d")
+    frame["zip"] = pd.to_numeric(frame["zip"])  # codes that were read as numbers
+    frame["city"] = frame["city"].replace("", None).astype("category")
+    frame["is_new"] = frame["is_new"].astype("boolean")
+    expected = exported.predict(plain)
+    for name, values in exported.predict({name: frame[name] for name in frame}).items():
+        assert values.tolist() == expected[name].tolist()
+
+
+def test_the_manifest_has_a_usual_row_that_can_be_answered(tmp_path):
+    splits = splits_of_all_kinds("regression")
+    model, config = make_network(splits)
+    exported = ExportedModel.load(export_model(tmp_path / "out", model, config, splits, {}))
+    columns = exported.manifest["columns"]
+    assert [column["kind"] for column in columns] == [column.kind for column in splits.val.x.columns]
+    usual = {column["name"]: np.array([column["example"]]) for column in columns}
+    assert usual["city"] == "Rome" and usual["sold"][0].endswith("Z")
+    assert np.isfinite(exported.predict(usual)["prediction"]).all()
 
 
 def test_every_activation_has_its_nodes():
@@ -170,7 +223,7 @@ def test_the_manifest_says_all_that_is_needed_to_use_it(tmp_path):
     manifest = json.loads(text)
     assert "NaN" not in text
     assert manifest["facts"] == {"metrics": {"f1": 0.5, "roc_auc": None}, "widths": [1, 2], "note": None}
-    assert manifest["feature_names"] == ["a", "year", "empty", "d"]
+    assert manifest["columns"][0] | {"example": 0} == {"name": "a", "kind": "numeric", "example": 0}
     assert manifest["class_labels"] == [3, 5, 8]
     assert manifest["task"] == "multiclass"
     assert manifest["architecture"]["widths"] == [16, 8]
@@ -305,7 +358,7 @@ def test_a_graph_that_reads_other_files_is_refused(folder, tmp_path):
 
 def test_a_sealed_folder_of_something_else_is_refused(folder, tmp_path):
     files = read_sealed(folder, FILES)
-    for change in ({"model.onnx": b"junk"}, {"model.onnx": b""}, {"model.json": b'{"format_version": 1}'}):
+    for change in ({"model.onnx": b"junk"}, {"model.onnx": b""}, {"model.json": b'{"format_version": 2}'}):
         write_sealed(tmp_path / "out", {**files, **change})
         with pytest.raises(ExportError, match="out must be an export written by dlcore"):
             ExportedModel.load(tmp_path / "out")

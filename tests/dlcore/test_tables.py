@@ -175,6 +175,13 @@ def test_features_to_predict_from_are_read_in_the_order_asked_for(tmp_path: Path
         read_features(str(path), {"extra": "numeric"})
 
 
+def test_numbers_are_read_to_predict_from_as_they_were_written_in_the_training(tmp_path: Path) -> None:
+    path = tmp_path / "new.csv"
+    path.write_text("a\n1.234\n2\n")
+    for form, number in (("", 1.234), ("1234.5", 1.234), ("1.234,5", 1234)):
+        assert read_features(str(path), {"a": "numeric"}, {"a": form}).columns[0].values.tolist() == [number, 2]
+
+
 def test_a_file_without_rows_can_be_predicted_from(tmp_path: Path) -> None:
     path = tmp_path / "new.csv"
     path.write_text("a,city,sold,is\n")

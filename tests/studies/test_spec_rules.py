@@ -207,3 +207,20 @@ def test_something_is_left_to_choose(space: str) -> None:
 )  # fmt: skip
 def test_a_grid_has_an_end(space: str, found: list[str]) -> None:
     assert mistakes(f'[search]\nsampler = "grid"\n[search_space]\n{space}') == found
+
+
+@pytest.mark.parametrize(
+    ("section", "mistake"),
+    [
+        ("seeds = 1", "final.seeds must be >= 2, or 0 for no finals: one seed has no interval; got 1"),
+        (
+            "seeds = 0\nensemble = true",
+            "final.ensemble needs finals: their networks are what it is made of; final.seeds is 0",
+        ),
+        ("seeds = 32", "final.seeds must be <= 31; got 32"),
+        ("candidates = 0", "final.candidates must be >= 1; got 0"),
+        ("baseline = true", 'final.baseline unknown key; did you mean "baselines"?'),
+    ],
+)
+def test_what_finals_can_be(section: str, mistake: str) -> None:
+    assert mistakes(f"[final]\n{section}") == [mistake]
