@@ -29,11 +29,15 @@ class Column:
     Categorical: int32 codes into `categories`, -1 = missing."""
     categories: tuple[str, ...] = ()
     """Sorted: the distinct texts of all rows of the table. What is fitted may only use those that train has."""
+    form: str = ""
+    """How its numbers or dates were written, where they were texts (see `dlcore.cells`): a file to predict from is
+    read in the same way, since 3/4/2024 alone does not say which is the month."""
 
     def __post_init__(self) -> None:
         """Check that kind and values go together."""
         assert self.kind in KINDS and self.values.ndim == 1
-        assert self.values.dtype == (np.float64 if self.kind in NUMBER_KINDS else np.int32)
+        if self.kind in (*NUMBER_KINDS, "categorical"):
+            assert self.values.dtype == (np.float64 if self.kind in NUMBER_KINDS else np.int32)
 
     def __len__(self) -> int:
         """Rows N."""
@@ -42,17 +46,21 @@ class Column:
     @property
     def is_missing(self) -> NDArray[np.bool_]:
         """(N,): where there is no value."""
-        missing: NDArray[np.bool_] = np.isnan(self.values) if self.kind in NUMBER_KINDS else self.values < 0
+        missing: NDArray[np.bool_] = np.isnan(self.values) if self.values.dtype == np.float64 else self.values < 0
         return missing
 
-    def take(self, rows: NDArray[Any]) -> "Column":
-        """The same column with some of its rows: numbers (n,), or a mask (N,)."""
+    def take(self, rows: NDArray[Any] | slice) -> "Column":
+        """The same column with some of its rows: numbers (n,), a mask (N,), or a slice."""
         return replace(self, values=self.values[rows])
 
     def texts(self) -> NDArray[Any]:
         """The text of each row (N,) of a categorical column, as Python strings; "" = missing."""
         texts: NDArray[Any] = np.array([*self.categories, ""], dtype=object)[self.values]
         return texts
+
+    def raw(self) -> NDArray[Any]:
+        """The rows (N,) as an exported network takes them: texts, or numbers."""
+        return self.values if self.kind in NUMBER_KINDS else self.texts()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlcore.columns import Features, Finding
+from dlcore.columns import NUMBER_KINDS, Features, Finding
 from dlcore.config import DataConfig, PreprocessConfig
+from dlcore.dividing import Folds, divide_rows
 from dlcore.errors import DataError
+from dlcore.leaks import leak_notes
 from dlcore.preprocess import Preprocessor, fit_preprocessor
 from dlcore.rows import TensorData
-from dlcore.splitting import split_rows
 from dlcore.tables import Table, read_table
 from dlcore.targets import Label, Targets, encode_targets
 from dlcore.tasks import Task
@@ -57,7 +58,7 @@ class DataSplits:
     """What the user should know about the columns, and about how the rows were split."""
     findings: tuple[Finding, ...] = ()
     """What each column of the table was found to be, in its order."""
-    folds: tuple[tuple[NDArray[np.int64], NDArray[np.int64]], ...] = ()
+    folds: Folds = ()
     """The rows that each fold trains on and measures on: positions in train followed by val; empty without k-fold."""
     preprocessing: PreprocessConfig = field(default_factory=PreprocessConfig)
     """What `preprocessor` was fitted with."""
@@ -107,14 +108,22 @@ def load_splits(config: DataConfig, seed: int) -> DataSplits:
     Raises:
         DataError: the table, its target or its size does not allow it; one sentence says why.
     """
-    table = read_table(config)
+    return split_table(read_table(config), config, seed)
+
+
+def split_table(table: Table, config: DataConfig, seed: int) -> DataSplits:
+    """Make a table that was read ready to learn from: of a frame, say; see `load_splits`.
+
+    Raises:
+        DataError: its target or its size does not allow it; one sentence says why.
+    """
     targets = encode_targets(table.targets, config.task)
     classes = None if targets.task == "regression" else targets.y
     if classes is not None and config.preprocessing.target_transform != "none":
         raise DataError(
             f"target_transform is for quantities; {', '.join(map(repr, table.targets))} has classes: leave it out"
         )
-    divided = split_rows(len(table.features), classes, config.val_fraction, config.test_fraction, seed)
+    divided = divide_rows(len(table.features), classes, table.divider, config, seed)
     train, val, test = (
         Split(table.features.take(rows), targets.y[rows], rows) for rows in (divided.train, divided.val, divided.test)
     )
@@ -129,8 +138,15 @@ def load_splits(config: DataConfig, seed: int) -> DataSplits:
         test=test,
         preprocessor=fit_preprocessor(train.x, train.y, targets.task, config.preprocessing),
         preprocessing=config.preprocessing,
-        fingerprint=_fingerprint(table, targets, (train, val, test)),
-        notes=() if classes is None or divided.is_stratified else (_rare_classes(targets),),
+        fingerprint=_fingerprint(table, targets, (train, val, test), divided.folds),
+        notes=(
+            *table.notes,
+            *divided.notes,
+            *(() if divided.is_stratified else (_rare_classes(targets),)),
+            *leak_notes(train.x, train.y, targets.task),
+        ),
+        findings=table.findings,
+        folds=divided.folds,
     )
     _check_learnable(splits)
     return splits
@@ -179,13 +195,20 @@ def _far_off(name: str, value: float, row: int) -> DataError:
     )
 
 
-def _fingerprint(table: Table, targets: Targets, parts: tuple[Split, ...]) -> str:
-    """Hash of all that training can see, and of which rows it sees."""
-    names = [table.features.names, tuple(table.targets), targets.task, targets.class_labels]
+def _fingerprint(table: Table, targets: Targets, parts: tuple[Split, ...], folds: Folds) -> str:
+    """Hash of all that training can see, and of which rows it sees.
+
+    For a table of numbers alone that is split once, it is the hash that earlier versions made.
+    """
+    columns = table.features.columns
+    names: list[object] = [table.features.names, tuple(table.targets), targets.task, targets.class_labels]
+    if any(column.kind != "numeric" for column in columns):
+        names += [[column.kind for column in columns], [column.categories for column in columns]]
     digest = hashlib.sha256(json.dumps(names).encode())
-    x = table.features.numbers()
-    x = np.where(np.isnan(x), np.nan, x)  # one bit pattern for all NaNs
-    for values in (x, targets.y, *(part.rows for part in parts)):
+    numbers = [np.where(np.isnan(c.values), np.nan, c.values) for c in columns if c.kind in NUMBER_KINDS]
+    codes = [column.values for column in columns if column.kind not in NUMBER_KINDS]
+    x = [np.stack(numbers, axis=1)] if numbers else []  # one bit pattern for all NaNs
+    for values in (*x, *codes, targets.y, *(part.rows for part in parts), *(rows for fold in folds for rows in fold)):
         digest.update(f"{values.dtype.str}{values.shape}".encode())
         digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()
