@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from dlcore.config import DEFAULT_METRIC, LOWER_IS_BETTER, DataConfig, metrics_of
+from dlcore.config import DEFAULT_METRIC, LOWER_IS_BETTER, DataConfig, SplitConfig, metrics_of
 from studies import spec_rules
 from studies.errors import SpecError
 from studies.hyperparameters import FIXED, RULES, Setting, default_space, is_searched, only_value, plain, read_settings
@@ -28,6 +28,7 @@ from studies.sections import (
     ObjectiveSection,
     Search,
     Section,
+    SplitSection,
     Training,
     study_name,
 )
@@ -80,7 +81,8 @@ class StudySpec(ObjectiveList):
 
     def data_config(self) -> DataConfig:
         """`[data]` as dlcore wants it."""
-        return DataConfig(**self.data.model_dump())
+        fields = self.data.model_dump()
+        return DataConfig(**fields | {"split": SplitConfig(**fields["split"])})
 
     def warnings(self) -> tuple[str, ...]:
         """What is allowed, and probably not wanted."""
@@ -230,6 +232,7 @@ _KNOWN_KEYS = {
     "search": list(Search.model_fields),
     "search.halving": list(Halving.model_fields),
     "data": list(DataSection.model_fields),
+    "data.split": list(SplitSection.model_fields),
     "training": list(Training.model_fields),
     "final": list(FinalSection.model_fields),
 }
