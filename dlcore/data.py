@@ -119,6 +119,10 @@ def split_table(table: Table, config: DataConfig, seed: int) -> DataSplits:
     """
     targets = encode_targets(table.targets, config.task)
     classes = None if targets.task == "regression" else targets.y
+    if classes is not None and config.preprocessing.target_transform != "none":
+        raise DataError(
+            f"target_transform is for quantities; {', '.join(map(repr, table.targets))} has classes: leave it out"
+        )
     divided = divide_rows(len(table.features), classes, table.divider, config, seed)
     train, val, test = (
         Split(table.features.take(rows), targets.y[rows], rows) for rows in (divided.train, divided.val, divided.test)

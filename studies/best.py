@@ -119,10 +119,11 @@ def export(
     cohort = [t for t in trials if t.cohort == trial.cohort] if trial.engine == "population" else [trial]
     network = trainer.retrain_network(trial, cohort, [t for t in trials if t.cohort < trial.cohort])
     warning = _compare(trial, network, facts, trainer)
-    val_metrics = trainer.measure(network.model, "val")
-    test_metrics = trainer.measure(network.model, "test") if target.final is not None else {}
+    splits = trainer.splits_of(trial.hyperparameters)
+    val_metrics = trainer.measure(network.model, splits, "val")
+    test_metrics = trainer.measure(network.model, splits, "test") if target.final is not None else {}
     manifest = _manifest(trial, facts, val_metrics, test_metrics) | {"final": plain(target.final)}
-    export_model(target.folder, network.model, network.model_config, trainer.splits, manifest)
+    export_model(target.folder, network.model, network.model_config, splits, manifest)
     winner = Winner(
         number=trial.number,
         values=trial.values or (),

@@ -18,7 +18,7 @@ from dlcore.config import ModelConfig, metrics_of
 from dlcore.curve import Epoch
 from dlcore.data import DataSplits, split_tensors, to_tensors
 from dlcore.device import choose_device, device_name, peak_memory_bytes, reset_peak_memory
-from dlcore.engines import Group, Limit, State, form_groups, prepare
+from dlcore.engines import Group, Limit, State, form_groups_of_tables, prepare
 from dlcore.evaluation import evaluate
 from dlcore.models import build_model, count_parameters
 from dlcore.packing import Member
@@ -30,7 +30,7 @@ from studies.errors import UserError
 from studies.hyperparameters import choices
 from studies.provenance import environment
 from studies.records import COMPLETE, FAIL, PRUNED, EpochDone, EpochRecord, Objective, Suggestion, TrialRecord, Value
-from studies.space import model_config, train_config
+from studies.space import model_config, preprocess, train_config
 from studies.spec import StudySpec
 
 _NARROW = 256
@@ -88,7 +88,10 @@ class Trainer:
         if spec.training.engine == "loop" and _is_narrow(spec):
             torch.set_num_threads(1)
         self.splits = splits
-        self._data = to_tensors(splits, self.device)
+        self._prepared = {name: splits.prepared(name) for name in spec.scalings}
+        """Values of the hyperparameter `preprocess` -> the splits as its trials see them."""
+        self._tensors = {name: to_tensors(prepared, self.device) for name, prepared in self._prepared.items()}
+        self._data = self._tensors[spec.scalings[0]]
         self._order_seed = derive_seed(spec.seed, "order")
         self._limit = Limit()
         if spec.training.engine == "population":
@@ -122,13 +125,17 @@ class Trainer:
             UserError: One cannot: R2 of a single row, say, or ROC-AUC of a single class.
         """
         linear = ModelConfig(self._n_features, self._n_outputs, ())
-        measured = self.measure(build_model(linear, 0, device=self.device), "val")
+        measured = self.measure(build_model(linear, 0, device=self.device), self.splits, "val")
         for objective in self._objectives:
             if not math.isfinite(measured.get(objective.metric, 0.0)):
                 raise UserError(
                     f"{objective.metric} must be measurable on val, and is not: it has "
                     f"{len(self._data.x_val)} rows; choose another objective or a larger data.val_fraction"
                 )
+
+    def splits_of(self, hyperparameters: Mapping[str, Value]) -> DataSplits:
+        """The data as a trial with these hyperparameters sees them."""
+        return self._prepared[preprocess(hyperparameters)]
 
     def count_parameters(self, hyperparameters: Mapping[str, Value]) -> int:
         """Weights and biases of the network that these hyperparameters describe; nothing is built."""
@@ -170,8 +177,9 @@ class Trainer:
             Its curve.
         """
         member = self._member(record.suggestion)
+        data = self._tensors[preprocess(record.hyperparameters)]
         training = Training(
-            member.model_config, member.train_config, self._data, seed=member.seed, order_seed=self._order_seed
+            member.model_config, member.train_config, data, seed=member.seed, order_seed=self._order_seed
         )
         if is_moved:
             with torch.no_grad():
@@ -214,8 +222,9 @@ class Trainer:
             Of each trial the networks with the weights of their best epochs; None for one that diverged.
         """
         members = [self._fresh_member(s, k) for s in suggestions for k in range(n_seeds)]
+        own = [s for s in suggestions for _ in range(n_seeds)]
         found: list[nn.Sequential | None] = [None] * len(members)
-        for group in self._groups(members):
+        for group in self._groups(members, own):
             for _, epoch in group.engine.advance(self._spec.training.epochs):
                 watch(epoch.epoch)
             for place, state in zip(group.indices, group.engine.states, strict=True):
@@ -223,9 +232,9 @@ class Trainer:
                     found[place] = self._network(members[place], state.best_weights)
         return [found[i : i + n_seeds] for i in range(0, len(members), n_seeds)]
 
-    def measure(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Loss and all metrics of a network on "train", "val" or "test"."""
-        x, y = split_tensors(self.splits, split, self.device, self._data.x_train.dtype)
+    def measure(self, model: nn.Module, splits: DataSplits, split: str) -> dict[str, float]:
+        """Loss and all metrics of a network on "train", "val" or "test" of the splits that it was trained on."""
+        x, y = split_tensors(splits, split, self.device, self._data.x_train.dtype)
         return evaluate(model, self._data.task, x, y)
 
     def _network(self, member: Member, weights: Mapping[str, Tensor]) -> nn.Sequential:
@@ -259,7 +268,7 @@ class Trainer:
 
     def _start(self, suggestions: Sequence[Suggestion]) -> tuple[list[Group], dict[int, _Trial]]:
         """Groups of the suggestions, and each trial by its number."""
-        groups = self._groups([self._member(s) for s in suggestions])
+        groups = self._groups([self._member(s) for s in suggestions], suggestions)
         now = time.time()
         return groups, {
             suggestions[i].number: _Trial(suggestions[i], group, place, now)
@@ -267,9 +276,11 @@ class Trainer:
             for place, i in enumerate(group.indices)
         }
 
-    def _groups(self, members: Sequence[Member]) -> list[Group]:
+    def _groups(self, members: Sequence[Member], suggestions: Sequence[Suggestion]) -> list[Group]:
+        """Groups of members, each of one suggestion."""
         engine = self._spec.training.engine
-        return form_groups(members, self._data, order_seed=self._order_seed, engine=engine, limit=self._limit)
+        tables = [self._tensors[preprocess(s.hyperparameters)] for s in suggestions]
+        return form_groups_of_tables(members, tables, order_seed=self._order_seed, engine=engine, limit=self._limit)
 
     def _climb(
         self,
@@ -369,7 +380,7 @@ class Trainer:
                 continue
             if not measured:
                 model = self._network(self._member(trial.suggestion), trial.state.best_weights)
-                measured = self.measure(model, "val")
+                measured = self.measure(model, self.splits_of(trial.suggestion.hyperparameters), "val")
             values.append(measured[objective.metric])
         return tuple(values)
 

@@ -54,10 +54,11 @@ def hold(trials: Sequence[TrialRecord], rules: Rules, trainer: Trainer, say: Cal
             strict=True,
         )
     )
+    seen_by = {t.number: trainer.splits_of(t.hyperparameters) for t in entered}
     nothing = dict.fromkeys(trainer.measured_names, math.nan)
 
     def measured(number: int, split: str) -> tuple[dict[str, float], ...]:
-        return tuple(nothing if n is None else trainer.measure(n, split) for n in networks[number])
+        return tuple(nothing if n is None else trainer.measure(n, seen_by[number], split) for n in networks[number])
 
     ordered = finals.in_order([Finalist(t.number, measured(t.number, "val")) for t in entered], objective)
     if not finals.has_winner(ordered, objective):

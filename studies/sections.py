@@ -9,7 +9,17 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from dlcore.config import KINDS, METRICS, OPTIMIZERS, PRECISIONS, SCHEDULES, SKLEARN_SETS, TASKS
+from dlcore.config import (
+    KINDS,
+    METRICS,
+    OPTIMIZERS,
+    PRECISIONS,
+    SCALINGS,
+    SCHEDULES,
+    SKLEARN_SETS,
+    TARGET_TRANSFORMS,
+    TASKS,
+)
 from studies.mistakes import must_be_one_of, shown
 
 SAMPLERS = ("tpe", "random", "grid", "qmc", "gp", "nsga2")
@@ -122,6 +132,16 @@ class Search(Section):
     """Weights and biases that a network may have; larger suggestions are made narrower, then shallower."""
 
 
+PREPROCESSING_KEYS = (
+    "missing_indicators",
+    "max_categories",
+    "min_category_rows",
+    "high_cardinality",
+    "target_transform",
+)
+"""Keys of `[data]` that are fields of `dlcore.config.PreprocessConfig`."""
+
+
 def _source(value: str) -> str:
     if re.fullmatch(r"openml:[0-9]{1,9}", value):
         return value
@@ -154,6 +174,14 @@ class DataSection(Section):
     split: SplitSection = SplitSection()
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    preprocess: Annotated[str, _one_of(SCALINGS)] = "standard"
+    """How numeric columns are scaled, where that is not searched."""
+    missing_indicators: bool = True
+    """This key and those below as in `dlcore.config.PreprocessConfig`."""
+    max_categories: int = Field(default=32, ge=1, le=10_000)
+    min_category_rows: int = Field(default=10, ge=1, le=1_000_000)
+    high_cardinality: int = Field(default=64, ge=1, le=1_000_000)
+    target_transform: Annotated[str, _one_of(TARGET_TRANSFORMS)] = "none"
 
 
 class FinalSection(Section):

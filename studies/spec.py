@@ -13,13 +13,24 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from dlcore.config import DEFAULT_METRIC, LOWER_IS_BETTER, DataConfig, SplitConfig, metrics_of
+from dlcore.config import DEFAULT_METRIC, LOWER_IS_BETTER, DataConfig, PreprocessConfig, SplitConfig, metrics_of
 from studies import spec_rules
 from studies.errors import SpecError
-from studies.hyperparameters import FIXED, RULES, Setting, default_space, is_searched, only_value, plain, read_settings
+from studies.hyperparameters import (
+    FIXED,
+    RULES,
+    Setting,
+    choices,
+    default_space,
+    is_searched,
+    only_value,
+    plain,
+    read_settings,
+)
 from studies.mistakes import Mistake, from_pydantic, message, must_be_one_of, shown
 from studies.records import Objective, Value
 from studies.sections import (
+    PREPROCESSING_KEYS,
     Budget,
     DataSection,
     FinalSection,
@@ -72,7 +83,7 @@ class StudySpec(ObjectiveList):
     @property
     def fixed(self) -> dict[str, Value]:
         """Values of the others; no `learning_rate` where nobody gave one: it depends on a trial's optimizer."""
-        values: dict[str, Value] = dict(FIXED)
+        values: dict[str, Value] = dict(FIXED) | {"preprocess": self.data.preprocess}
         for name in [name for name in RULES if name in Training.model_fields]:
             value = getattr(self.training, name)
             values[name] = False if value is None else value
@@ -81,8 +92,17 @@ class StudySpec(ObjectiveList):
 
     def data_config(self) -> DataConfig:
         """`[data]` as dlcore wants it."""
-        fields = self.data.model_dump()
-        return DataConfig(**fields | {"split": SplitConfig(**fields["split"])})
+        values = self.data.model_dump()
+        del values["preprocess"]
+        values["split"] = SplitConfig(**values["split"])
+        preprocessing = {key: values.pop(key) for key in PREPROCESSING_KEYS}
+        return DataConfig(**values, preprocessing=PreprocessConfig(scaling=self.scalings[0], **preprocessing))
+
+    @property
+    def scalings(self) -> tuple[str, ...]:
+        """Every value of `preprocess` that a trial may have."""
+        setting = self.search_space.get("preprocess", self.data.preprocess)
+        return tuple(str(name) for name in choices(setting) or ())
 
     def warnings(self) -> tuple[str, ...]:
         """What is allowed, and probably not wanted."""
@@ -104,6 +124,8 @@ class StudySpec(ObjectiveList):
         data["search_space"] = {name: plain(setting) for name, setting in self.search_space.items()}
         for name in self.search_space.keys() & data["training"].keys():
             del data["training"][name]  # the search space says it
+        if "preprocess" in self.search_space:
+            del data["data"]["preprocess"]
         return data
 
 

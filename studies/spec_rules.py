@@ -50,6 +50,9 @@ def broken_rules(parts: Parts) -> list[Mistake]:
         found += _space_rules(parts.space, parts.given)
         if parts.training is not None:
             found += _space_and_training_rules(parts, parts.training)
+        if parts.data is not None and "preprocess" in parts.given and "preprocess" in parts.data.model_fields_set:
+            value = shown(parts.data.preprocess)
+            found.append(Mistake("search_space.preprocess", f"is in [data] too, as {value}: leave one of them out"))
     if parts.search is not None and parts.search.sampler == "grid":
         found += _grid_rules(parts.space, parts.given)
     return found
