@@ -95,7 +95,7 @@ def _by_time(divider: Divider, config: DataConfig) -> Division:
     n_val = max(1, int(n_rows * config.val_fraction + 0.5))
     test_from = ordered[n_rows - n_test]
     earlier = ordered[ordered < test_from]
-    if len(earlier) <= n_val:
+    if len(earlier) <= n_val or earlier[0] == earlier[-n_val]:
         raise DataError(
             f"the time column {divider.name!r} must have enough different values to tell train, val and test apart; "
             f"{n_test:,} rows are as late as its last share, {len(earlier):,} earlier"

@@ -88,8 +88,9 @@ def _settle_numbers(raw: RawColumn, table: RawTable, wanted: str | None) -> _Fou
     assert raw.numbers is not None
     values = raw.numbers
     if wanted in (None, raw.native, *LEFT_OUT):
-        kind = raw.native if wanted in (None, raw.native) else "numeric"
-        return Column(raw.name, kind, values, form=raw.form), f"written as {raw.form}" if raw.form else ""
+        return Column(
+            raw.name, wanted or raw.native, values, form=raw.form
+        ), f"written as {raw.form}" if raw.form else ""
     if wanted == "boolean":
         bad = np.flatnonzero(~np.isnan(values) & (values != 0) & (values != 1))
         if len(bad):

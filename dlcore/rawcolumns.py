@@ -62,13 +62,14 @@ Select = Callable[[tuple[str, ...]], Mapping[str, bool]]
 
 
 def raw_texts(name: str, codes: NDArray[np.int32], texts: Sequence[str]) -> RawColumn:
-    """A column of texts that may need stripping, after which some may be the same."""
+    """A column of texts that may need stripping, after which some may be the same, and of which some may be unused."""
+    is_used = np.bincount(codes + 1, minlength=len(texts) + 1)[1:] > 0
     stripped = [text.strip() for text in texts]
-    place = {text: i for i, text in enumerate(dict.fromkeys(stripped))}
-    if len(place) < len(stripped) or stripped != list(texts):
-        renumbered = np.array([*(place[text] for text in stripped), -1], dtype=np.int32)
-        codes = renumbered[codes]
-    return RawColumn(name, None, codes, tuple(place))
+    place = {
+        text: i for i, text in enumerate(dict.fromkeys(t for t, used in zip(stripped, is_used, strict=True) if used))
+    }
+    renumbered = np.array([*(place.get(text, -1) for text in stripped), -1], dtype=np.int32)
+    return RawColumn(name, None, renumbered[codes], tuple(place))
 
 
 def too_many_texts(place: str, name: str) -> DataError:

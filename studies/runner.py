@@ -19,6 +19,7 @@ from studies.crew import Crew
 from studies.display import Display, Tally, study_page
 from studies.errors import SpecChanged, StudiesError, UserError
 from studies.home import Home, drive
+from studies.preview import column_table
 from studies.provenance import changed
 from studies.records import FINISHED_STATES, EpochDone, EpochRecord, Objective, StudyFacts, TrialRecord
 from studies.search import Cohort, Search
@@ -108,7 +109,8 @@ class Run:
             f"device  {self.trainer.device_name}{self._precision()}",
             f"home    {self.home.root}",
         ]
-        return "\n".join([*lines, *(f"note    {note}" for note in splits.notes)])
+        columns = [f"        {line}" for line in column_table(splits.findings)]
+        return "\n".join([*lines[:2], *columns, *lines[2:], *(f"note    {note}" for note in splits.notes)])
 
     def _precision(self) -> str:
         """What the plan says of it; nothing where it is the default."""

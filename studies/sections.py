@@ -9,7 +9,17 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from dlcore.config import METRICS, OPTIMIZERS, PRECISIONS, SCALINGS, SCHEDULES, SKLEARN_SETS, TARGET_TRANSFORMS, TASKS
+from dlcore.config import (
+    KINDS,
+    METRICS,
+    OPTIMIZERS,
+    PRECISIONS,
+    SCALINGS,
+    SCHEDULES,
+    SKLEARN_SETS,
+    TARGET_TRANSFORMS,
+    TASKS,
+)
 from studies.mistakes import must_be_one_of, shown
 
 SAMPLERS = ("tpe", "random", "grid", "qmc", "gp", "nsga2")
@@ -132,15 +142,36 @@ PREPROCESSING_KEYS = (
 """Keys of `[data]` that are fields of `dlcore.config.PreprocessConfig`."""
 
 
-class DataSection(Section):
-    """Which table, and its split."""
+def _source(value: str) -> str:
+    if re.fullmatch(r"openml:[0-9]{1,9}", value):
+        return value
+    names = (*(f"sklearn:{name}" for name in SKLEARN_SETS), "openml:ID")
+    if value not in names[:-1]:
+        raise ValueError(must_be_one_of(value, names))
+    return value
 
-    source: Annotated[str, _one_of(tuple(f"sklearn:{name}" for name in SKLEARN_SETS))] | None = None
+
+class SplitSection(Section):
+    """By what rows are divided; each key as in `dlcore.config.SplitConfig`."""
+
+    column: str | None = None
+    group: str | None = None
+    time: str | None = None
+    folds: int | None = Field(default=None, ge=2, le=100)
+
+
+class DataSection(Section):
+    """Which table, what its columns are, and its split."""
+
+    source: Annotated[str, AfterValidator(_source)] | None = None
     path: str | None = None
     """Absolute, once the spec is read."""
     target: _Texts = ()
     task: Annotated[str, _one_of(("auto", *TASKS))] = "auto"
     drop: _Texts = ()
+    kinds: dict[str, Annotated[str, _one_of(KINDS)]] = {}
+    """Column -> its kind, where a person knows better than what would be found out."""
+    split: SplitSection = SplitSection()
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     preprocess: Annotated[str, _one_of(SCALINGS)] = "standard"

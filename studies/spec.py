@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from dlcore.config import DEFAULT_METRIC, LOWER_IS_BETTER, DataConfig, PreprocessConfig, metrics_of
+from dlcore.config import DEFAULT_METRIC, LOWER_IS_BETTER, DataConfig, PreprocessConfig, SplitConfig, metrics_of
 from studies import spec_rules
 from studies.errors import SpecError
 from studies.hyperparameters import (
@@ -39,6 +39,7 @@ from studies.sections import (
     ObjectiveSection,
     Search,
     Section,
+    SplitSection,
     Training,
     study_name,
 )
@@ -93,6 +94,7 @@ class StudySpec(ObjectiveList):
         """`[data]` as dlcore wants it."""
         values = self.data.model_dump()
         del values["preprocess"]
+        values["split"] = SplitConfig(**values["split"])
         preprocessing = {key: values.pop(key) for key in PREPROCESSING_KEYS}
         return DataConfig(**values, preprocessing=PreprocessConfig(scaling=self.scalings[0], **preprocessing))
 
@@ -252,6 +254,7 @@ _KNOWN_KEYS = {
     "search": list(Search.model_fields),
     "search.halving": list(Halving.model_fields),
     "data": list(DataSection.model_fields),
+    "data.split": list(SplitSection.model_fields),
     "training": list(Training.model_fields),
     "final": list(FinalSection.model_fields),
 }

@@ -76,10 +76,16 @@ def _data_rules(data: DataSection) -> Iterator[Mistake]:
         yield Mistake("data", f'must have one of source (such as "sklearn:digits") and path (a CSV file); got {found}')
     elif data.path is not None and not data.target:
         yield Mistake("data.target", "is required with path: the column, or list of columns, to predict")
-    elif data.source is not None and data.target:
-        yield Mistake("data.target", f"only goes with path: {data.source} has its own; got {shown(list(data.target))}")
+    elif data.source is not None and data.source.startswith("sklearn:"):
+        if data.target:
+            got = shown(list(data.target))
+            yield Mistake("data.target", f"only goes with path: {data.source} has its own; got {got}")
+        for key, names in (("kinds", list(data.kinds)), ("split", list(_split_columns(data)))):
+            if names:
+                yield Mistake(f"data.{key}", f"names columns of tables of your own, not of {data.source}")
     if doubled := set(data.target) & set(data.drop):
         yield Mistake("data.drop", f"must not hold a target; got {shown(sorted(doubled))}")
+    yield from _column_rules(data)
     if len(data.target) > 1 and data.task in ("binary", "multiclass"):
         yield Mistake("data.target", f"must be one column where task is {data.task}; got {shown(list(data.target))}")
     if data.val_fraction + data.test_fraction >= 1:
@@ -87,6 +93,28 @@ def _data_rules(data: DataSection) -> Iterator[Mistake]:
             "data.test_fraction",
             "must leave rows to train on: val_fraction + test_fraction must be < 1; "
             f"got {data.val_fraction} + {data.test_fraction}",
+        )
+
+
+def _split_columns(data: DataSection) -> dict[str, str]:
+    """What the rows are divided by -> the column."""
+    named = {"column": data.split.column, "group": data.split.group, "time": data.split.time}
+    return {key: name for key, name in named.items() if name is not None}
+
+
+def _column_rules(data: DataSection) -> Iterator[Mistake]:
+    """Of the columns that are named more than once."""
+    named = _split_columns(data)
+    if len(named) > 1:
+        yield Mistake("data.split", f"must have one of column, group and time; got {' and '.join(named)}")
+    for key, name in named.items():
+        if name in (*data.target, *data.drop):
+            yield Mistake(f"data.split.{key}", f"must be neither a target nor dropped; got {shown(name)}")
+    if data.split.time is not None and data.split.folds is not None:
+        yield Mistake("data.split.folds", "cannot go with time: a fold would learn from what comes later")
+    if both := sorted(set(data.kinds) & {*data.target, *data.drop}):
+        yield Mistake(
+            "data.kinds", f"must name features; {shown(both)} are targets or dropped: task says what a target is"
         )
 
 
