@@ -1,7 +1,8 @@
-"""The winner of a study: trained again, compared with its record, measured once on test, written to disk."""
+"""The winner of a study: found in the finals, trained again with its own seed, compared with its record, measured once
+on test, written to disk."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +10,12 @@ from dlcore.export import FILES, export_model
 from dlcore.files import SUMS_FILE
 from studies.cohort import Network, Trainer
 from studies.errors import StudyFailed, UserError
+from studies.finals import plain
 from studies.provenance import changed
 from studies.ranking import best_trial
-from studies.records import EpochRecord, StudyFacts, TrialRecord, Winner
+from studies.records import FINISHED_STATES, EpochRecord, Final, StudyFacts, TrialRecord, Winner
 from studies.replay import replay_trial
+from studies.spec import spec_from_dict
 from studies.storage import Storage
 
 
@@ -21,8 +24,8 @@ class Export:
     """A trial's network on disk, and what a person should know beside it."""
 
     winner: Winner
-    is_best: bool
-    """Whether it is the study's best trial; only that one is measured on test."""
+    is_winner: bool
+    """Whether it won the study; only that one is measured on test."""
     warning: str | None
 
 
@@ -32,30 +35,67 @@ class Target:
 
     folder: Path
     """An earlier export there is replaced."""
-    is_best: bool
+    final: Final | None
+    """How it won the study; None where it did not, and then it is not measured on test."""
 
 
-def choose(storage: Storage, facts: StudyFacts, number: int | None) -> tuple[TrialRecord, bool]:
-    """The study's best trial, or the one asked for, with its curve; and whether it is the best.
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A trial that is to be exported."""
+
+    trial: TrialRecord
+    """With its curve."""
+    final: Final | None
+    """How it won the study; None where it did not."""
+
+
+def choose(
+    storage: Storage, facts: StudyFacts, number: int | None, hold: Callable[[Sequence[TrialRecord]], Final]
+) -> Choice:
+    """The study's winner, or the trial asked for.
+
+    Args:
+        storage: Holds the study.
+        facts: Of the study.
+        number: Of the trial; None is the winner.
+        hold: Holds the finals of all trials of the study; is not called where their outcome is stored, nor for a trial
+            that is asked for.
 
     Raises:
         StudyFailed: No trial has a value.
         UserError: The trial asked for is not there, or has no network to export.
     """
     trials = storage.records(facts.name)
-    best = best_trial(trials, facts.objectives)
-    if number is None and best is None:
-        raise StudyFailed(f'study "{facts.name}" has no trial with a value among its {len(trials)}; {_why(trials)}')
+    won, final = standing(storage, facts), None
     if number is None:
-        assert best is not None
-        number = best.number
+        best = best_trial(trials, facts.objectives)
+        if best is None:
+            raise StudyFailed(f'study "{facts.name}" has no trial with a value among its {len(trials)}; {_why(trials)}')
+        final = hold(trials) if won is None else won.final
+        number = final.finalists[0].number if final is not None and final.finalists else best.number
+    elif won is not None and number == won.number:
+        final = won.final
     if number not in {t.number for t in trials}:
         raise UserError(f'study "{facts.name}" has trials 0 to {len(trials) - 1}; there is no trial {number}')
     trial = storage.records(facts.name, [number], has_curves=True)[0]
     if trial.best_epoch is None:
         found = trial.reason or "it has not been trained"
         raise UserError(f"trial {number} is {trial.state} and has no network to export: {found}")
-    return trial, best is not None and best.number == number
+    return Choice(trial, final)
+
+
+def standing(storage: Storage, facts: StudyFacts) -> Winner | None:
+    """The stored winner, if its finals still hold: no trial was finished since, and the spec asks for the same ones."""
+    stored = storage.winner(facts.name)
+    if stored is None or stored[0].final is None or stored[1] != n_finished(storage, facts.name):
+        return None
+    asked = spec_from_dict(storage.known(facts.name).spec, facts.name).final.model_dump()
+    return stored[0] if stored[0].final.asked == asked else None
+
+
+def n_finished(storage: Storage, study: str) -> int:
+    """How many trials of a study are finished."""
+    return sum(n for state, n in storage.states(study).items() if state in FINISHED_STATES)
 
 
 def export(
@@ -68,7 +108,7 @@ def export(
         trials: All finished trials of its study.
         facts: Of its study.
         trainer: Of its study.
-        target: Where to, and whether the trial is the best.
+        target: Where to, and whether the trial won.
 
     Raises:
         StudyFailed: On the machine and versions of the record, the curve did not come out again.
@@ -79,10 +119,11 @@ def export(
     cohort = [t for t in trials if t.cohort == trial.cohort] if trial.engine == "population" else [trial]
     network = trainer.retrain_network(trial, cohort, [t for t in trials if t.cohort < trial.cohort])
     warning = _compare(trial, network, facts, trainer)
-    val_metrics = trainer.measure(network.model, "val")
-    test_metrics = trainer.measure(network.model, "test") if target.is_best else {}
-    manifest = _manifest(trial, facts, val_metrics, test_metrics)
-    export_model(target.folder, network.model, network.model_config, trainer.splits, manifest)
+    splits = trainer.splits_of(trial.hyperparameters)
+    val_metrics = trainer.measure(network.model, splits, "val")
+    test_metrics = trainer.measure(network.model, splits, "test") if target.final is not None else {}
+    manifest = _manifest(trial, facts, val_metrics, test_metrics) | {"final": plain(target.final)}
+    export_model(target.folder, network.model, network.model_config, splits, manifest)
     winner = Winner(
         number=trial.number,
         values=trial.values or (),
@@ -92,8 +133,9 @@ def export(
         test_metrics=test_metrics,
         export_dir=str(target.folder),
         onnx_sha256=_onnx_sha256(target.folder),
+        final=target.final,
     )
-    return Export(winner, target.is_best, warning)
+    return Export(winner, target.final is not None, warning)
 
 
 def _manifest(

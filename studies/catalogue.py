@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from optuna.study import StudyDirection
 from sqlalchemy import Engine, delete, func, insert, select, update
 
+from studies import finals, rows, seals, trials
 from studies import records as r
-from studies import rows, seals, trials
 from studies.database import lock_schema, reading, shown, writing
 from studies.errors import StudiesError, UserError
 from studies.records import StudyFacts, Winner
@@ -135,6 +135,7 @@ class Catalogue:
                     test_metrics_json=json.dumps(dict(winner.test_metrics)),
                     export_dir=winner.export_dir,
                     onnx_sha256=winner.onnx_sha256,
+                    final_json=None if winner.final is None else finals.to_json(winner.final),
                 )
             )
             seals.seal_winners(connection, study_id)
@@ -163,5 +164,6 @@ class Catalogue:
             onnx_sha256=row.onnx_sha256,
             val_metrics=val_metrics,
             test_metrics=test_metrics,
+            final=None if row.final_json is None else finals.from_json(row.final_json),
         )
         return winner, row.n_finished

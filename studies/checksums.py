@@ -54,7 +54,7 @@ FACTS = (
 )
 """The columns of `dlcore_studies` that say what is fixed of a study."""
 WINNER = ("created_at", "n_finished", "val_metrics_json", "test_metrics_json", "export_dir", "onnx_sha256")
-"""The columns of `dlcore_winners` beside the ids."""
+"""The columns of `dlcore_winners` beside the ids and `final_json`."""
 
 Rows = Mapping[str, Iterable[tuple[object, ...]]]
 """A trial's rows by table, each a tuple in the order of `COLUMNS`."""

@@ -7,18 +7,18 @@ and its hyperparameters alone, never on its neighbours.
 
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from dlcore.config import ModelConfig
+from dlcore.config import ModelConfig, metrics_of
 from dlcore.curve import Epoch
 from dlcore.data import DataSplits, split_tensors, to_tensors
 from dlcore.device import choose_device, device_name, peak_memory_bytes, reset_peak_memory
-from dlcore.engines import Group, Limit, State, form_groups, prepare
+from dlcore.engines import Group, Limit, State, form_groups_of_tables, prepare
 from dlcore.evaluation import evaluate
 from dlcore.models import build_model, count_parameters
 from dlcore.packing import Member
@@ -30,7 +30,7 @@ from studies.errors import UserError
 from studies.hyperparameters import choices
 from studies.provenance import environment
 from studies.records import COMPLETE, FAIL, PRUNED, EpochDone, EpochRecord, Objective, Suggestion, TrialRecord, Value
-from studies.space import model_config, train_config
+from studies.space import model_config, preprocess, train_config
 from studies.spec import StudySpec
 
 _NARROW = 256
@@ -88,7 +88,10 @@ class Trainer:
         if spec.training.engine == "loop" and _is_narrow(spec):
             torch.set_num_threads(1)
         self.splits = splits
-        self._data = to_tensors(splits, self.device)
+        self._prepared = {name: splits.prepared(name) for name in spec.scalings}
+        """Values of the hyperparameter `preprocess` -> the splits as its trials see them."""
+        self._tensors = {name: to_tensors(prepared, self.device) for name, prepared in self._prepared.items()}
+        self._data = self._tensors[spec.scalings[0]]
         self._order_seed = derive_seed(spec.seed, "order")
         self._limit = Limit()
         if spec.training.engine == "population":
@@ -105,6 +108,16 @@ class Trainer:
         capability = torch.backends.cpu.get_cpu_capability()
         return environment(threads=torch.get_num_threads(), device=self.device_name, capability=capability)
 
+    @property
+    def epochs(self) -> int:
+        """The most epochs of a training."""
+        return self._spec.training.epochs
+
+    @property
+    def measured_names(self) -> tuple[str, ...]:
+        """What `measure` tells of a network."""
+        return ("loss", *metrics_of(self.splits.task))
+
     def check_objectives(self) -> None:
         """Whether every objective can be measured on val, before anything is trained.
 
@@ -112,13 +125,17 @@ class Trainer:
             UserError: One cannot: R2 of a single row, say, or ROC-AUC of a single class.
         """
         linear = ModelConfig(self._n_features, self._n_outputs, ())
-        measured = self.measure(build_model(linear, 0, device=self.device), "val")
+        measured = self.measure(build_model(linear, 0, device=self.device), self.splits, "val")
         for objective in self._objectives:
             if not math.isfinite(measured.get(objective.metric, 0.0)):
                 raise UserError(
                     f"{objective.metric} must be measurable on val, and is not: it has "
                     f"{len(self._data.x_val)} rows; choose another objective or a larger data.val_fraction"
                 )
+
+    def splits_of(self, hyperparameters: Mapping[str, Value]) -> DataSplits:
+        """The data as a trial with these hyperparameters sees them."""
+        return self._prepared[preprocess(hyperparameters)]
 
     def count_parameters(self, hyperparameters: Mapping[str, Value]) -> int:
         """Weights and biases of the network that these hyperparameters describe; nothing is built."""
@@ -160,8 +177,9 @@ class Trainer:
             Its curve.
         """
         member = self._member(record.suggestion)
+        data = self._tensors[preprocess(record.hyperparameters)]
         training = Training(
-            member.model_config, member.train_config, self._data, seed=member.seed, order_seed=self._order_seed
+            member.model_config, member.train_config, data, seed=member.seed, order_seed=self._order_seed
         )
         if is_moved:
             with torch.no_grad():
@@ -185,18 +203,41 @@ class Trainer:
         own = trials[record.number]
         for _ in self._climb(groups, suggestions, trials, earlier, len(record.curve)):
             pass
-        model = self._network(own.suggestion, own.state.best_weights)
+        model = self._network(self._member(own.suggestion), own.state.best_weights)
         config = self._model_config(record.hyperparameters)
         best = own.state.best
         return Network(model, config, tuple(map(_epoch_record, own.state.curve)), None if best is None else best.epoch)
 
-    def measure(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Loss and all metrics of a network on "train", "val" or "test"."""
-        x, y = split_tensors(self.splits, split, self.device, self._data.x_train.dtype)
+    def train_fresh(
+        self, suggestions: Sequence[Suggestion], n_seeds: int, watch: Callable[[int], None]
+    ) -> list[list[nn.Sequential | None]]:
+        """Train trials to their end on seeds that nobody chose by, all together, each with an order of rows of its own.
+
+        Args:
+            suggestions: Of the trials.
+            n_seeds: Trainings of each.
+            watch: Is told each epoch that a network finished.
+
+        Returns:
+            Of each trial the networks with the weights of their best epochs; None for one that diverged.
+        """
+        members = [self._fresh_member(s, k) for s in suggestions for k in range(n_seeds)]
+        own = [s for s in suggestions for _ in range(n_seeds)]
+        found: list[nn.Sequential | None] = [None] * len(members)
+        for group in self._groups(members, own):
+            for _, epoch in group.engine.advance(self._spec.training.epochs):
+                watch(epoch.epoch)
+            for place, state in zip(group.indices, group.engine.states, strict=True):
+                if state.divergence is None and state.best is not None:
+                    found[place] = self._network(members[place], state.best_weights)
+        return [found[i : i + n_seeds] for i in range(0, len(members), n_seeds)]
+
+    def measure(self, model: nn.Module, splits: DataSplits, split: str) -> dict[str, float]:
+        """Loss and all metrics of a network on "train", "val" or "test" of the splits that it was trained on."""
+        x, y = split_tensors(splits, split, self.device, self._data.x_train.dtype)
         return evaluate(model, self._data.task, x, y)
 
-    def _network(self, suggestion: Suggestion, weights: Mapping[str, Tensor]) -> nn.Sequential:
-        member = self._member(suggestion)
+    def _network(self, member: Member, weights: Mapping[str, Tensor]) -> nn.Sequential:
         model = build_model(member.model_config, member.seed, device=self.device, dtype=self._data.x_train.dtype)
         model.load_state_dict(dict(weights))
         return model
@@ -211,6 +252,12 @@ class Trainer:
             derive_seed(self._spec.seed, "trial", suggestion.number),
         )
 
+    def _fresh_member(self, suggestion: Suggestion, index: int) -> Member:
+        """The same with other initial weights, and with the rows in another order: one order would make them alike."""
+        names = ("final", suggestion.number, index)
+        order_seed = derive_seed(self._spec.seed, *names, "order")
+        return replace(self._member(suggestion), seed=derive_seed(self._spec.seed, *names), order_seed=order_seed)
+
     @property
     def rungs(self) -> tuple[int, ...]:
         """Epochs at which trials are compared; none where no trial is stopped early."""
@@ -221,15 +268,19 @@ class Trainer:
 
     def _start(self, suggestions: Sequence[Suggestion]) -> tuple[list[Group], dict[int, _Trial]]:
         """Groups of the suggestions, and each trial by its number."""
-        members = [self._member(s) for s in suggestions]
-        engine = self._spec.training.engine
-        groups = form_groups(members, self._data, order_seed=self._order_seed, engine=engine, limit=self._limit)
+        groups = self._groups([self._member(s) for s in suggestions], suggestions)
         now = time.time()
         return groups, {
             suggestions[i].number: _Trial(suggestions[i], group, place, now)
             for group in groups
             for place, i in enumerate(group.indices)
         }
+
+    def _groups(self, members: Sequence[Member], suggestions: Sequence[Suggestion]) -> list[Group]:
+        """Groups of members, each of one suggestion."""
+        engine = self._spec.training.engine
+        tables = [self._tensors[preprocess(s.hyperparameters)] for s in suggestions]
+        return form_groups_of_tables(members, tables, order_seed=self._order_seed, engine=engine, limit=self._limit)
 
     def _climb(
         self,
@@ -328,8 +379,8 @@ class Trainer:
                 values.append(float(self.count_parameters(trial.suggestion.hyperparameters)))
                 continue
             if not measured:
-                model = self._network(trial.suggestion, trial.state.best_weights)
-                measured = self.measure(model, "val")
+                model = self._network(self._member(trial.suggestion), trial.state.best_weights)
+                measured = self.measure(model, self.splits_of(trial.suggestion.hyperparameters), "val")
             values.append(measured[objective.metric])
         return tuple(values)
 

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from studies.display import Display, hyperparameters_line, open_display
+from studies.display import Display, hyperparameters_line, open_display, winner_lines
 from studies.errors import SpecError, StudyBusy, UserError
 from studies.home import drive, open_home
 from studies.ranking import pareto_front, ranking
@@ -56,7 +56,7 @@ def export(study: str, number: int | None, folder: Path | None) -> None:
     display.note(f"trial {made.winner.number}: {hyperparameters_line(made.winner.hyperparameters)}")
     display.note(_scores("val ", made.winner.val_metrics))
     display.note(
-        _scores("test", made.winner.test_metrics) if made.is_best else "test: not measured, only for the best trial"
+        _scores("test", made.winner.test_metrics) if made.is_winner else "test: not measured, only for the winner"
     )
     display.note(f"export: {made.winner.export_dir}")
 
@@ -145,8 +145,8 @@ def _print_summary(outcome: Outcome, display: Display) -> None:
         f"the winner is trial {winner.number} of {len(outcome.trials)}: {objective.metric} "
         f"{winner.values[0]:.6g}, {winner.n_parameters:,} parameters"
     )
-    display.note(_scores("val ", winner.val_metrics))
-    display.note(_scores("test", winner.test_metrics))
+    for line in winner_lines(winner, objective):
+        display.note(line)
     display.note(f"export  {_short(Path(winner.export_dir))}")
     if outcome.page:
         display.note(f"MLflow  {outcome.page}")

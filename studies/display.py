@@ -14,8 +14,9 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from studies import finals
 from studies.ranking import best_trial
-from studies.records import FINISHED_STATES, EpochDone, StudyFacts, TrialRecord, Value
+from studies.records import FINISHED_STATES, EpochDone, Objective, StudyFacts, TrialRecord, Value, Winner
 
 _PLAIN_EVERY_S = 5.0
 
@@ -199,6 +200,26 @@ def hyperparameters_line(hyperparameters: Mapping[str, Value], names: Iterable[s
 def format_value(value: Value) -> str:
     """A hyperparameter as people write it."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def winner_lines(winner: Winner, objective: Objective) -> list[str]:
+    """What is known of a winner: on val and test, over fresh seeds and of the exported network, and beside others."""
+    over_seeds = winner.final is not None and bool(winner.final.finalists)
+    name = "exported network" if over_seeds else ""
+    lines = [_scores(f"val   {name}", winner.val_metrics), _scores(f"test  {name}", winner.test_metrics)]
+    if winner.final is None or not over_seeds:
+        return lines
+    val, test = (finals.intervals(m)[objective.metric] for m in (winner.final.finalists[0].val, winner.final.test))
+    head = f"  {objective.metric} of trial {winner.number} over {len(winner.final.test)} fresh seeds (mean, 95 %)"
+    return [
+        f"{head}: val {finals.of(val)}, test {finals.of(test)}, gap {test.mean - val.mean:+.4f}",
+        *(f"    {line}" for line in finals.finalist_lines(winner.final, objective)),
+        *lines,
+    ]
+
+
+def _scores(name: str, metrics: Mapping[str, float]) -> str:
+    return f"  {name:<5} " + ", ".join(f"{key} {value:.4f}" for key, value in metrics.items())
 
 
 def study_page(tracking_uri: str, experiment_id: str) -> str:

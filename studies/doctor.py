@@ -8,19 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from studies import exports, inspection, integrity
+from studies import exports, finals, inspection, integrity
 from studies.comparison import compare, own_experiment
 from studies.database import reading
 from studies.errors import StudiesError, TrackingError, UserError
 from studies.findings import FROM_COPY, Diagnosis, Finding
 from studies.home import Home, is_driven, open_to_others, without_password
 from studies.records import StudyFacts, TrialRecord, Winner
-from studies.runs import STUDY
+from studies.runs import STUDY, TAG_LENGTH
 from studies.storage import Storage
 from studies.stores import existing_store
 from studies.tracking_store import TrackingStore, Unreachable
-
-_WINNER_TAGS = ("dlcore.winner", "dlcore.winner_onnx_sha256")
 
 
 @dataclass(slots=True)
@@ -204,13 +202,14 @@ def _mark(storage: Storage, store: TrackingStore, study: str, experiment_id: str
 
 def _shown_winner(store: TrackingStore, facts: StudyFacts, experiment_id: str, winner: Winner) -> list[Finding]:
     """Whether the study's run shows its winner."""
-    wanted = {"dlcore.winner": str(winner.number), "dlcore.winner_onnx_sha256": winner.onnx_sha256}
-    for run in store.runs(experiment_id, needed={STUDY, *_WINNER_TAGS}):
+    wanted = {k: text[:TAG_LENGTH] for k, text in finals.shown_tags(winner, facts.objectives[0]).items()}
+    for run in store.runs(experiment_id, needed={STUDY, *wanted}):
         if run.is_deleted or run.tags.get(STUDY) != facts.uuid:
             continue
         if any(run.tags.get(key) != text for key, text in wanted.items()):
             shown_number = run.tags.get("dlcore.winner", "none")
-            text = f"it must be trial {winner.number}; MLflow shows {shown_number}"
+            wrong = next(key for key, text in wanted.items() if run.tags.get(key) != text)
+            text = f"it must be trial {winner.number}; MLflow shows {shown_number}, and another {wrong}"
             return [Finding("MLflow: wrong winner", text, facts.name)]
     return []
 
@@ -246,7 +245,7 @@ def _exports(home: Home, storage: Storage, ward: _Ward, names: frozenset[str]) -
 
 def _tells(export: exports.Found) -> tuple[object, ...]:
     facts = export.facts
-    return (export.uuid, *(facts.get(key) for key in ("trial", "val_metrics", "test_metrics")))
+    return (export.uuid, *(facts.get(key) for key in ("trial", "val_metrics", "test_metrics", "final")))
 
 
 def _should_tell(facts: StudyFacts, winner: Winner) -> tuple[object, ...]:
@@ -254,7 +253,8 @@ def _should_tell(facts: StudyFacts, winner: Winner) -> tuple[object, ...]:
         assert isinstance(metrics, dict)
         return {key: value if value - value == 0 else None for key, value in metrics.items()}  # as a manifest does
 
-    return facts.uuid, winner.number, plain(winner.val_metrics), plain(winner.test_metrics)
+    final = finals.plain(winner.final)
+    return facts.uuid, winner.number, plain(winner.val_metrics), plain(winner.test_metrics), final
 
 
 def _of_nobody(home: Home, uuids: set[str]) -> list[Finding]:

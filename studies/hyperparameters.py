@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
 
-from dlcore.config import ACTIVATIONS, INITIALIZATIONS, OPTIMIZERS, SCHEDULES
+from dlcore.config import ACTIVATIONS, INITIALIZATIONS, OPTIMIZERS, SCALINGS, SCHEDULES
 from studies.mistakes import Mistake, must_be_one_of, shown, unknown_keys
 from studies.records import Value
 
@@ -119,6 +119,7 @@ RULES: dict[str, Rule] = {
     "schedule": Rule("name", names=SCHEDULES),
     "warmup_epochs": Rule("integer", high=100_000),
     "clip_norm": Rule("number", is_low_open=True, can_be_off=True),
+    "preprocess": Rule("name", names=SCALINGS),
 }
 """In the order in which they are suggested: one that decides whether another applies comes before it."""
 
@@ -131,7 +132,7 @@ FIXED: dict[str, Value] = {
     "initialization": "default",
     "momentum": 0.9,
 }
-"""Values of what is neither searched nor a key of `[training]`; the learning rate has its own function."""
+"""Values of what is neither searched nor a key of `[training]` or `[data]`; the learning rate has its own function."""
 
 
 def fixed_learning_rate(optimizer: object) -> float:

@@ -74,7 +74,12 @@ def _add_seals(connection: Connection) -> None:
         connection.execute(text(f"ALTER TABLE {table} ADD COLUMN sha256 TEXT"))
 
 
-_MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create_tables, _add_leases, _add_seals)
+def _add_finals(connection: Connection) -> None:
+    """Version 4: how a winner won. The checksums of earlier winners hold: they leave out what is NULL here."""
+    connection.execute(text("ALTER TABLE dlcore_winners ADD COLUMN final_json TEXT"))
+
+
+_MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create_tables, _add_leases, _add_seals, _add_finals)
 """Migration n brings the tables from version n to n + 1."""
 
 VIEW = "dlcore_trials"

@@ -20,6 +20,7 @@ from studies.comparison import (
     trial_number,
 )
 from studies.errors import TrackingError
+from studies.finals import shown_metrics, shown_tags
 from studies.records import FINISHED_STATES, StudyFacts, TrialRecord, Winner
 from studies.runs import KEY, MARK, NOW, PARENT, STUDY, Metric, TrialRun
 from studies.tracking_store import FoundRun, Refused, TrackingStore, Work, Written
@@ -117,16 +118,10 @@ class MirroredStudy:
         self._parent.tags |= tags
 
     def write_winner(self, winner: Winner) -> None:
-        """Show the winner on the parent run: its metrics on val and test, and which trial it is."""
-        measured = {f"val_{name}": value for name, value in winner.val_metrics.items()}
-        measured |= {f"test_{name}": value for name, value in winner.test_metrics.items()}
-        at = self._end_ms()
-        points = [Metric(runs.to_key(name), value, at, 0) for name, value in measured.items()]
-        tags = {
-            "dlcore.winner": str(winner.number),
-            "dlcore.winner_hyperparameters": json.dumps(dict(winner.hyperparameters))[: runs.TAG_LENGTH],
-            "dlcore.winner_onnx_sha256": winner.onnx_sha256,
-        }
+        """Show the winner on the parent run: which trial it is, what it reached, and what its rivals did."""
+        at, step = self._end_ms(), 0 if winner.final is None else 1  # what an earlier version wrote must not hide it
+        points = [Metric(runs.to_key(name), value, at, step) for name, value in shown_metrics(winner).items()]
+        tags = {key: text[: runs.TAG_LENGTH] for key, text in shown_tags(winner, self.facts.objectives[0]).items()}
         self.store.log(self.parent_run_id, [point for point in points if runs.is_finite(point)], tags=tags)
 
     def look_again(self) -> None:

@@ -7,7 +7,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from studies.display import format_value, hyperparameters_line, study_page
+from studies import finals
+from studies.display import hyperparameters_line, study_page, winner_lines
 from studies.home import open_home
 from studies.ranking import best_trial, pareto_front, ranking
 from studies.records import FINISHED_STATES, StudySummary, TrialRecord
@@ -68,11 +69,15 @@ def summarize(storage: Storage, study: str) -> StudySummary:
     assert facts is not None
     trials = storage.records(study)
     won = storage.winner(study)
+    n_finished = sum(n for state, n in storage.states(study).items() if state in FINISHED_STATES)
+    best = best_trial(trials, facts.objectives)
+    if won is not None and won[0].final is not None and won[1] == n_finished:
+        best = next(t for t in trials if t.number == won[0].number)
     ends = [t.finished_at for t in trials if t.finished_at is not None]
     return StudySummary(
         facts=facts,
         states=storage.states(study),
-        best=best_trial(trials, facts.objectives),
+        best=best,
         front=tuple(pareto_front(trials, facts.objectives)) if len(facts.objectives) > 1 else (),
         winner=None if won is None else won[0],
         last_activity=max(ends, default=facts.created_at),
@@ -88,6 +93,8 @@ def _as_json(summary: StudySummary) -> dict[str, object]:
         "states": dict(summary.states),
         "best": None if best is None else _trial_as_json(best, summary),
     }
+    if summary.winner is not None and summary.winner.final is not None:
+        found["final"] = finals.as_json(summary.winner)
     if summary.front:
         found["front"] = [_trial_as_json(t, summary) for t in summary.front]
     return found
@@ -100,7 +107,7 @@ def _trial_as_json(trial: TrialRecord, summary: StudySummary) -> dict[str, objec
         "value": trial.value,
         "hyperparameters": dict(trial.hyperparameters),
         "n_parameters": trial.n_parameters,
-        "test": dict(winner.test_metrics) if winner is not None and winner.number == trial.number else {},
+        "test": finals.json_of_test(winner) if winner is not None and winner.number == trial.number else {},
     }
     if len(summary.facts.objectives) > 1:
         found["values"] = list(trial.values or ())
@@ -127,6 +134,6 @@ def _print_text(summary: StudySummary, trials: list[TrialRecord]) -> None:
     if summary.winner is not None:
         winner = summary.winner
         print(f"\nwinner  trial {winner.number}, {winner.n_parameters:,} parameters")
-        for name, metrics in (("val", winner.val_metrics), ("test", winner.test_metrics)):
-            print(f"  {name:<5} " + ", ".join(f"{key} {format_value(value)}" for key, value in metrics.items()))
+        for line in winner_lines(winner, facts.objectives[0]):
+            print(line)
         print(f"export  {winner.export_dir}")

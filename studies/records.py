@@ -144,9 +144,57 @@ class StudyFacts:
     created_at: float
 
 
+Measured = Mapping[str, float]
+"""Loss and every metric of a network on one split."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean over seeds, and where the true one is to be expected: with 95 % confidence between `low` and `high`."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finalist:
+    """A trial that was trained again on fresh seeds."""
+
+    number: int
+    val: tuple[Measured, ...]
+    """On val, one per seed; all NaN where that training diverged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """Another model on the same rows: one of scikit-learn's, or the finalists' networks together."""
+
+    name: str
+    val: Measured
+    test: Measured
+    remark: str = ""
+    """What a bound cut; empty where nothing was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """How the winner won, and against whom."""
+
+    asked: Mapping[str, int | bool]
+    """[final] of the spec that it was made for."""
+    finalists: tuple[Finalist, ...]
+    """The winner first; empty where no trial trained to its end, or no finals were asked for."""
+    test: tuple[Measured, ...]
+    """The winner's networks on test, one per seed."""
+    rivals: tuple[Rival, ...] = ()
+    ensemble: Rival | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Winner:
-    """The best trial, trained again, measured on test, and written to disk."""
+    """The trial that won the finals (the best one where there were none), trained again with its own seed, measured on
+    test, and written to disk."""
 
     number: int
     values: tuple[float, ...]
@@ -156,6 +204,8 @@ class Winner:
     test_metrics: Mapping[str, float]
     export_dir: str
     onnx_sha256: str
+    final: Final | None = None
+    """None in a study of an earlier version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,4 +218,5 @@ class StudySummary:
     front: tuple[TrialRecord, ...]
     """Best trials of a study with several objectives (the Pareto front); else empty."""
     winner: Winner | None
+    """Of the latest finals; `best` is the same trial as long as no trial was finished since."""
     last_activity: float

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from dlcore.data import load_splits
 from dlcore.tasks import curve_metric
-from studies import best
+from studies import best, contest
 from studies.cohort import Trainer
 from studies.crew import Crew
 from studies.display import Display, Tally, study_page
 from studies.errors import SpecChanged, StudiesError, UserError
 from studies.home import Home, drive
+from studies.preview import column_table
 from studies.provenance import changed
 from studies.records import FINISHED_STATES, EpochDone, EpochRecord, Objective, StudyFacts, TrialRecord
 from studies.search import Cohort, Search
@@ -91,7 +92,7 @@ class Run:
     @property
     def spent_s(self) -> float:
         """Seconds of training that earlier runs of the study took."""
-        return 0.0 if self._is_new else self.storage.spent_s(self.facts.name)
+        return 0.0 if self.storage.facts(self.facts.name) is None else self.storage.spent_s(self.facts.name)
 
     def plan(self) -> str:
         """What is about to happen, in a few lines."""
@@ -108,7 +109,8 @@ class Run:
             f"device  {self.trainer.device_name}{self._precision()}",
             f"home    {self.home.root}",
         ]
-        return "\n".join([*lines, *(f"note    {note}" for note in splits.notes)])
+        columns = [f"        {line}" for line in column_table(splits.findings)]
+        return "\n".join([*lines[:2], *columns, *lines[2:], *(f"note    {note}" for note in splits.notes)])
 
     def _precision(self) -> str:
         """What the plan says of it; nothing where it is the default."""
@@ -184,7 +186,7 @@ class Run:
             self.display.end()
         ended = self._why_spent(len(search.trials)) if is_done else _TIME_IS_UP
         n_new = sum(t.state in FINISHED_STATES for t in search.trials) - before
-        export = self.export(None, None)
+        export = self.export(None, None, is_cut=not is_done)
         page = None
         if mirror is not None:
             mirror.register(export.winner)
@@ -234,15 +236,28 @@ class Run:
         above = f", more than its budget of {budget}" if n_trials > budget else ""
         return f"all {n_trials} trials are done{above}; --trials raises the budget"
 
-    def export(self, number: int | None, folder: Path | None) -> best.Export:
-        """Export a trial (the best one where `number` is None) to a folder (its place in the home where None)."""
-        trial, is_best = best.choose(self.storage, self.facts, number)
-        place = self.facts.name if is_best else f"{self.facts.name}-trial-{trial.number}"
-        target = best.Target(folder or self.home.exports / place, is_best)
+    def export(self, number: int | None, folder: Path | None, *, is_cut: bool = False) -> best.Export:
+        """Export a trial, or hold the finals and export the winner.
+
+        Args:
+            number: Of the trial; None is the winner.
+            folder: Where to; None is its place in the home.
+            is_cut: Whether time ended the study, and must not be spent on long finals.
+        """
+        rules = contest.Rules(self.spec.final, self.facts.objectives, self.spent_s if is_cut else None)
+        chosen = best.choose(
+            self.storage,
+            self.facts,
+            number,
+            lambda trials: contest.hold(trials, rules, self.trainer, self.display.note),
+        )
+        trial = chosen.trial
+        place = self.facts.name if chosen.final is not None else f"{self.facts.name}-trial-{trial.number}"
+        target = best.Target(folder or self.home.exports / place, chosen.final)
         trials = [t for t in self.storage.records(self.facts.name) if t.state in FINISHED_STATES]
         export = best.export(trial, trials, self.facts, self.trainer, target)
-        if is_best:
-            n_finished = sum(n for state, n in self.storage.states(self.facts.name).items() if state in FINISHED_STATES)
+        if export.is_winner:
+            n_finished = best.n_finished(self.storage, self.facts.name)
             self.storage.store_winner(self.facts.name, export.winner, n_finished)
         if export.warning:
             self.display.note(f"warning: {export.warning}")

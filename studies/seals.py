@@ -14,7 +14,9 @@ def facts_checksum(row: AnyRow) -> str:
 
 def winner_checksum(row: AnyRow) -> str:
     """The checksum that a row of `dlcore_winners`, joined with `trials`, must have."""
-    return row_checksum(row.number, *(getattr(row, column) for column in WINNER))
+    # A winner of version 3 has no finals, and keeps the checksum that it got then: nothing is sealed anew unseen.
+    finals = [] if row.final_json is None else [row.final_json]
+    return row_checksum(row.number, *(getattr(row, column) for column in WINNER), *finals)
 
 
 def seal_facts(connection: Connection, study: int) -> None:

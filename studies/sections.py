@@ -9,7 +9,17 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from dlcore.config import METRICS, OPTIMIZERS, PRECISIONS, SCHEDULES, SKLEARN_SETS, TASKS
+from dlcore.config import (
+    KINDS,
+    METRICS,
+    OPTIMIZERS,
+    PRECISIONS,
+    SCALINGS,
+    SCHEDULES,
+    SKLEARN_SETS,
+    TARGET_TRANSFORMS,
+    TASKS,
+)
 from studies.mistakes import must_be_one_of, shown
 
 SAMPLERS = ("tpe", "random", "grid", "qmc", "gp", "nsga2")
@@ -122,17 +132,69 @@ class Search(Section):
     """Weights and biases that a network may have; larger suggestions are made narrower, then shallower."""
 
 
-class DataSection(Section):
-    """Which table, and its split."""
+PREPROCESSING_KEYS = (
+    "missing_indicators",
+    "max_categories",
+    "min_category_rows",
+    "high_cardinality",
+    "target_transform",
+)
+"""Keys of `[data]` that are fields of `dlcore.config.PreprocessConfig`."""
 
-    source: Annotated[str, _one_of(tuple(f"sklearn:{name}" for name in SKLEARN_SETS))] | None = None
+
+def _source(value: str) -> str:
+    if re.fullmatch(r"openml:[0-9]{1,9}", value):
+        return value
+    names = (*(f"sklearn:{name}" for name in SKLEARN_SETS), "openml:ID")
+    if value not in names[:-1]:
+        raise ValueError(must_be_one_of(value, names))
+    return value
+
+
+class SplitSection(Section):
+    """By what rows are divided; each key as in `dlcore.config.SplitConfig`."""
+
+    column: str | None = None
+    group: str | None = None
+    time: str | None = None
+    folds: int | None = Field(default=None, ge=2, le=100)
+
+
+class DataSection(Section):
+    """Which table, what its columns are, and its split."""
+
+    source: Annotated[str, AfterValidator(_source)] | None = None
     path: str | None = None
     """Absolute, once the spec is read."""
     target: _Texts = ()
     task: Annotated[str, _one_of(("auto", *TASKS))] = "auto"
     drop: _Texts = ()
+    kinds: dict[str, Annotated[str, _one_of(KINDS)]] = {}
+    """Column -> its kind, where a person knows better than what would be found out."""
+    split: SplitSection = SplitSection()
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    preprocess: Annotated[str, _one_of(SCALINGS)] = "standard"
+    """How numeric columns are scaled, where that is not searched."""
+    missing_indicators: bool = True
+    """This key and those below as in `dlcore.config.PreprocessConfig`."""
+    max_categories: int = Field(default=32, ge=1, le=10_000)
+    min_category_rows: int = Field(default=10, ge=1, le=1_000_000)
+    high_cardinality: int = Field(default=64, ge=1, le=1_000_000)
+    target_transform: Annotated[str, _one_of(TARGET_TRANSFORMS)] = "none"
+
+
+class FinalSection(Section):
+    """How the winner is found among the best trials, and what it is compared with."""
+
+    candidates: int = Field(default=4, ge=1, le=100)
+    """Trials that are trained again."""
+    seeds: int = Field(default=5, ge=0, le=31)
+    """Fresh seeds of each; 0 is no finals: the best trial wins, by what was recorded of it."""
+    baselines: bool = True
+    """Whether scikit-learn's models are trained beside the winner."""
+    ensemble: bool = False
+    """Whether all networks of the finals are measured together too: the mean of their predictions."""
 
 
 class Training(Section):

@@ -176,6 +176,12 @@ def widths(hyperparameters: Hyperparameters) -> tuple[int, ...]:
     return tuple(found)
 
 
+def preprocess(hyperparameters: Hyperparameters) -> str:
+    """How the numeric columns of a trial are scaled: a name in `dlcore.config.SCALINGS`."""
+    # A trial that was recorded before there was a choice has none.
+    return str(hyperparameters.get("preprocess", "standard"))
+
+
 def model_config(hyperparameters: Hyperparameters, n_features: int, n_outputs: int) -> ModelConfig:
     """The network of one trial.
 

@@ -13,20 +13,33 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from dlcore.config import DEFAULT_METRIC, LOWER_IS_BETTER, DataConfig, metrics_of
+from dlcore.config import DEFAULT_METRIC, LOWER_IS_BETTER, DataConfig, PreprocessConfig, SplitConfig, metrics_of
 from studies import spec_rules
 from studies.errors import SpecError
-from studies.hyperparameters import FIXED, RULES, Setting, default_space, is_searched, only_value, plain, read_settings
+from studies.hyperparameters import (
+    FIXED,
+    RULES,
+    Setting,
+    choices,
+    default_space,
+    is_searched,
+    only_value,
+    plain,
+    read_settings,
+)
 from studies.mistakes import Mistake, from_pydantic, message, must_be_one_of, shown
 from studies.records import Objective, Value
 from studies.sections import (
+    PREPROCESSING_KEYS,
     Budget,
     DataSection,
+    FinalSection,
     Halving,
     ObjectiveList,
     ObjectiveSection,
     Search,
     Section,
+    SplitSection,
     Training,
     study_name,
 )
@@ -48,6 +61,7 @@ class StudySpec(ObjectiveList):
     search: Search = Search()
     data: DataSection
     training: Training = Training()
+    final: FinalSection = FinalSection()
     search_space: Mapping[str, Any]
     """Name -> `studies.hyperparameters.Setting`, in the order of `RULES`; the default space where the spec has none."""
 
@@ -69,7 +83,7 @@ class StudySpec(ObjectiveList):
     @property
     def fixed(self) -> dict[str, Value]:
         """Values of the others; no `learning_rate` where nobody gave one: it depends on a trial's optimizer."""
-        values: dict[str, Value] = dict(FIXED)
+        values: dict[str, Value] = dict(FIXED) | {"preprocess": self.data.preprocess}
         for name in [name for name in RULES if name in Training.model_fields]:
             value = getattr(self.training, name)
             values[name] = False if value is None else value
@@ -78,7 +92,17 @@ class StudySpec(ObjectiveList):
 
     def data_config(self) -> DataConfig:
         """`[data]` as dlcore wants it."""
-        return DataConfig(**self.data.model_dump())
+        values = self.data.model_dump()
+        del values["preprocess"]
+        values["split"] = SplitConfig(**values["split"])
+        preprocessing = {key: values.pop(key) for key in PREPROCESSING_KEYS}
+        return DataConfig(**values, preprocessing=PreprocessConfig(scaling=self.scalings[0], **preprocessing))
+
+    @property
+    def scalings(self) -> tuple[str, ...]:
+        """Every value of `preprocess` that a trial may have."""
+        setting = self.search_space.get("preprocess", self.data.preprocess)
+        return tuple(str(name) for name in choices(setting) or ())
 
     def warnings(self) -> tuple[str, ...]:
         """What is allowed, and probably not wanted."""
@@ -100,6 +124,8 @@ class StudySpec(ObjectiveList):
         data["search_space"] = {name: plain(setting) for name, setting in self.search_space.items()}
         for name in self.search_space.keys() & data["training"].keys():
             del data["training"][name]  # the search space says it
+        if "preprocess" in self.search_space:
+            del data["data"]["preprocess"]
         return data
 
 
@@ -228,7 +254,9 @@ _KNOWN_KEYS = {
     "search": list(Search.model_fields),
     "search.halving": list(Halving.model_fields),
     "data": list(DataSection.model_fields),
+    "data.split": list(SplitSection.model_fields),
     "training": list(Training.model_fields),
+    "final": list(FinalSection.model_fields),
 }
 
 
@@ -241,6 +269,7 @@ def _checked(raw: Mapping[str, Any], name_of_file: str, folder: Path | None) -> 
         search=_valid(Search, raw.get("search", {}), "search", found),
         data=_valid(DataSection, data, "data", found),
         training=(training := _valid(Training, raw.get("training", {}), "training", found)),
+        final=_valid(FinalSection, raw.get("final", {}), "final", found),
         space=_space(raw, training, found),
         given=frozenset(raw["search_space"]) if isinstance(raw.get("search_space"), Mapping) else None,
         objectives=_valid(ObjectiveList, {"objective": raw.get("objective")}, "", []),
@@ -251,6 +280,7 @@ def _checked(raw: Mapping[str, Any], name_of_file: str, folder: Path | None) -> 
         "search": parts.search or Search(),
         "data": parts.data or DataSection(),
         "training": parts.training or Training(),
+        "final": parts.final or FinalSection(),
         "search_space": parts.space,
     }
     spec = _valid(StudySpec, {**raw, **right}, "", found)

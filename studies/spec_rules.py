@@ -10,7 +10,7 @@ from math import prod
 from dlcore.config import LOWER_IS_BETTER
 from studies.hyperparameters import FIXED, MAX_GRID_RANGE, RULES, Range, Setting, choices, is_searched, n_choices
 from studies.mistakes import Mistake, shown
-from studies.sections import Budget, DataSection, ObjectiveList, ObjectiveSection, Search, Training
+from studies.sections import Budget, DataSection, FinalSection, ObjectiveList, ObjectiveSection, Search, Training
 
 MAX_GP_COHORT = 8
 """Asking a Gaussian process for a cohort grows with the cohort's square: 9 s for 48 asks on two cores."""
@@ -25,6 +25,7 @@ class Parts:
     search: Search | None
     data: DataSection | None
     training: Training | None
+    final: FinalSection | None
     space: Mapping[str, Setting]
     """Its settings that are right."""
     given: frozenset[str] | None
@@ -43,10 +44,15 @@ def broken_rules(parts: Parts) -> list[Mistake]:
         found += _search_rules(parts.search)
     if parts.training is not None:
         found += _training_rules(parts.training, parts.search)
+    if parts.final is not None:
+        found += _final_rules(parts.final)
     if parts.given is not None:
         found += _space_rules(parts.space, parts.given)
         if parts.training is not None:
             found += _space_and_training_rules(parts, parts.training)
+        if parts.data is not None and "preprocess" in parts.given and "preprocess" in parts.data.model_fields_set:
+            value = shown(parts.data.preprocess)
+            found.append(Mistake("search_space.preprocess", f"is in [data] too, as {value}: leave one of them out"))
     if parts.search is not None and parts.search.sampler == "grid":
         found += _grid_rules(parts.space, parts.given)
     return found
@@ -70,10 +76,16 @@ def _data_rules(data: DataSection) -> Iterator[Mistake]:
         yield Mistake("data", f'must have one of source (such as "sklearn:digits") and path (a CSV file); got {found}')
     elif data.path is not None and not data.target:
         yield Mistake("data.target", "is required with path: the column, or list of columns, to predict")
-    elif data.source is not None and data.target:
-        yield Mistake("data.target", f"only goes with path: {data.source} has its own; got {shown(list(data.target))}")
+    elif data.source is not None and data.source.startswith("sklearn:"):
+        if data.target:
+            got = shown(list(data.target))
+            yield Mistake("data.target", f"only goes with path: {data.source} has its own; got {got}")
+        for key, names in (("kinds", list(data.kinds)), ("split", list(_split_columns(data)))):
+            if names:
+                yield Mistake(f"data.{key}", f"names columns of tables of your own, not of {data.source}")
     if doubled := set(data.target) & set(data.drop):
         yield Mistake("data.drop", f"must not hold a target; got {shown(sorted(doubled))}")
+    yield from _column_rules(data)
     if len(data.target) > 1 and data.task in ("binary", "multiclass"):
         yield Mistake("data.target", f"must be one column where task is {data.task}; got {shown(list(data.target))}")
     if data.val_fraction + data.test_fraction >= 1:
@@ -81,6 +93,28 @@ def _data_rules(data: DataSection) -> Iterator[Mistake]:
             "data.test_fraction",
             "must leave rows to train on: val_fraction + test_fraction must be < 1; "
             f"got {data.val_fraction} + {data.test_fraction}",
+        )
+
+
+def _split_columns(data: DataSection) -> dict[str, str]:
+    """What the rows are divided by -> the column."""
+    named = {"column": data.split.column, "group": data.split.group, "time": data.split.time}
+    return {key: name for key, name in named.items() if name is not None}
+
+
+def _column_rules(data: DataSection) -> Iterator[Mistake]:
+    """Of the columns that are named more than once."""
+    named = _split_columns(data)
+    if len(named) > 1:
+        yield Mistake("data.split", f"must have one of column, group and time; got {' and '.join(named)}")
+    for key, name in named.items():
+        if name in (*data.target, *data.drop):
+            yield Mistake(f"data.split.{key}", f"must be neither a target nor dropped; got {shown(name)}")
+    if data.split.time is not None and data.split.folds is not None:
+        yield Mistake("data.split.folds", "cannot go with time: a fold would learn from what comes later")
+    if both := sorted(set(data.kinds) & {*data.target, *data.drop}):
+        yield Mistake(
+            "data.kinds", f"must name features; {shown(both)} are targets or dropped: task says what a target is"
         )
 
 
@@ -110,6 +144,13 @@ def _training_rules(training: Training, search: Search | None) -> Iterator[Mista
             "search.halving.first_rung",
             f"must be < training.epochs = {training.epochs}, or nobody is halved; got {halving.first_rung}",
         )
+
+
+def _final_rules(final: FinalSection) -> Iterator[Mistake]:
+    if final.seeds == 1:
+        yield Mistake("final.seeds", "must be >= 2, or 0 for no finals: one seed has no interval; got 1")
+    if final.ensemble and final.seeds == 0:
+        yield Mistake("final.ensemble", "needs finals: their networks are what it is made of; final.seeds is 0")
 
 
 def _space_rules(space: Mapping[str, Setting], given: frozenset[str]) -> Iterator[Mistake]:

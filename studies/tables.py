@@ -97,6 +97,7 @@ WINNERS = Table(
     Column("export_dir", Text),
     Column("onnx_sha256", Text),
     Column("sha256", Text),
+    Column("final_json", Text),  # NULL in a winner of version 3: there were no finals
 )
 MIGRATIONS = Table(
     "dlcore_migrations",

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from studies import best
 from studies.errors import StudyFailed, UserError
 from studies.home import Home
-from studies.records import FAIL, TrialRecord
+from studies.records import FAIL, Final, TrialRecord
 from studies.runner import Run
 from studies.spec import spec_from_dict
 from studies.storage import Storage
@@ -20,8 +21,12 @@ def run(finished_home: Home, display: Lines) -> Run:
     return Run(spec_from_dict(SMALL_SPEC), finished_home, Storage(finished_home.database_url), display)
 
 
+def nobody(trials: Sequence[TrialRecord]) -> Final:
+    raise AssertionError("the finals are stored, and must not be held again")
+
+
 def winner_of(run: Run) -> TrialRecord:
-    return best.choose(run.storage, run.facts, None)[0]
+    return best.choose(run.storage, run.facts, None, nobody).trial
 
 
 def test_the_manifest_says_where_the_network_comes_from(run: Run, tmp_path: Path) -> None:
@@ -30,7 +35,7 @@ def test_the_manifest_says_where_the_network_comes_from(run: Run, tmp_path: Path
     assert facts["study"] == "wine" and facts["trial"] == made.winner.number
     assert facts["spec"]["seed"] == 1 and facts["environment"]["torch"]
     assert facts["test_metrics"] == made.winner.test_metrics
-    assert made.is_best and made.warning is None
+    assert made.is_winner and made.warning is None
 
 
 def test_exporting_twice_gives_the_same_bytes_of_weights(run: Run, tmp_path: Path) -> None:
@@ -41,10 +46,28 @@ def test_exporting_twice_gives_the_same_bytes_of_weights(run: Run, tmp_path: Pat
     ).read_bytes()
 
 
+def test_the_finals_are_told_in_the_manifest_and_held_again_only_where_something_changed(
+    run: Run, tmp_path: Path
+) -> None:
+    stored = run.storage.winner("wine")
+    assert stored is not None and stored[0].final is not None
+    final = stored[0].final
+    assert final.asked == {"candidates": 4, "seeds": 5, "baselines": True, "ensemble": False}
+    assert stored[0].number == final.finalists[0].number and len(final.test) == 5
+    assert best.standing(run.storage, run.facts) == stored[0]
+    made = run.export(None, tmp_path / "out")  # by what is stored
+    assert made.winner.final == final
+    facts = json.loads((tmp_path / "out" / "model.json").read_text())["facts"]
+    assert facts["final"]["finalists"][0]["number"] == stored[0].number
+    run.storage.store_winner("wine", stored[0], stored[1] - 1)
+    assert best.standing(run.storage, run.facts) is None  # a trial was finished since
+    assert run.export(None, None).winner.final == final  # held again: the same rows
+
+
 def test_another_trial_than_the_best_is_not_measured_on_test(run: Run, tmp_path: Path) -> None:
     other = next(t for t in run.storage.records("wine") if t.number != winner_of(run).number)
     made = run.export(other.number, tmp_path / "other")
-    assert not made.is_best and made.winner.test_metrics == {} and made.winner.number == other.number
+    assert not made.is_winner and made.winner.test_metrics == {} and made.winner.number == other.number
     stored = run.storage.winner("wine")
     assert stored is not None and stored[0].number == winner_of(run).number
 
@@ -58,9 +81,9 @@ def test_a_study_without_a_value_fails_and_says_why(run: Run, monkeypatch: pytes
     failed = TrialRecord(0, FAIL, {}, (), 0, 1, reason="diverged in epoch 1: the loss became nan")
     monkeypatch.setattr(run.storage, "records", lambda *args, **options: [failed])
     with pytest.raises(StudyFailed, match="the loss became nan"):
-        best.choose(run.storage, run.facts, None)
+        best.choose(run.storage, run.facts, None, nobody)
     with pytest.raises(UserError, match="no network to export: diverged"):
-        best.choose(run.storage, run.facts, 0)
+        best.choose(run.storage, run.facts, 0, nobody)
 
 
 @pytest.mark.parametrize("is_elsewhere", [False, True])
@@ -74,7 +97,7 @@ def test_a_curve_that_does_not_come_out_again_stops_the_export_or_is_explained(
     forged = replace(trial, curve=(*trial.curve[:-1], replace(last, train_loss=last.train_loss * 1.001)))
     facts = replace(run.facts, environment={**run.facts.environment, "torch": "1.0"}) if is_elsewhere else run.facts
     trials = run.storage.records("wine")
-    target = best.Target(tmp_path / "out", is_best=True)
+    target = best.Target(tmp_path / "out", Final({}, (), ()))
     if is_elsewhere:
         made = best.export(forged, trials, facts, run.trainer, target)
         assert made.warning is not None and "torch 1.0 ->" in made.warning

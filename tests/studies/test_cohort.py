@@ -1,11 +1,13 @@
 import math
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from dlcore.config import DataConfig
 from dlcore.data import load_splits
+from dlcore.export import export_model, load_network
 from dlcore.seeding import derive_seed
 from studies.cohort import Trainer
 from studies.errors import UserError
@@ -184,7 +186,9 @@ def test_a_trial_trained_again_gives_its_curve_bit_for_bit() -> None:
         again = trainer.retrain_network(record, cohort, [])
         assert [replace(e, finished_at=0) for e in again.curve] == [replace(e, finished_at=0) for e in record.curve]
         assert record.best is not None
-        assert trainer.measure(again.model, "val")["loss"] == pytest.approx(record.best.val_loss, rel=1e-5)
+        assert trainer.measure(again.model, trainer.splits, "val")["loss"] == pytest.approx(
+            record.best.val_loss, rel=1e-5
+        )
 
 
 def test_a_trial_trained_again_alone_gives_its_curve_up_to_rounding() -> None:
@@ -207,3 +211,35 @@ def test_parameters_are_counted_without_a_network() -> None:
     trainer = make_trainer(make_spec())
     assert trainer.count_parameters({**suggestion(0).hyperparameters, "width": 10**6}) == 13 * 10**6 + 4 * 10**6 + 3
     assert isinstance(trainer._objectives[0], Objective)
+
+
+def test_trials_whose_numbers_are_scaled_in_other_ways_train_beside_each_other() -> None:
+    spec = make_spec(search_space={"preprocess": ["robust", "standard", "quantile_normal"], "learning_rate": 0.05})
+    mixed = [suggestion(n, preprocess=name) for n, name in enumerate(("standard", "robust", "standard"))]
+    together = train(spec, mixed)
+    assert [record.number for record in together] == [0, 1, 2]
+    for record, given in zip(together, mixed, strict=True):
+        (alone,) = train(spec, [given])
+        assert record.values == alone.values
+        for left, right in zip(record.curve, alone.curve, strict=True):
+            assert (left.train_loss, left.val_loss) == pytest.approx((right.train_loss, right.val_loss), rel=1e-5)
+    (other,) = train(spec, [replace(mixed[1], hyperparameters={**mixed[1].hyperparameters, "preprocess": "standard"})])
+    assert other.curve[0].train_loss != together[1].curve[0].train_loss
+
+
+def test_a_network_is_measured_and_exported_with_the_numbers_that_it_was_trained_on(tmp_path: Path) -> None:
+    spec = make_spec(search_space={"preprocess": ["standard", "quantile_normal"], "learning_rate": 0.05})
+    trainer = make_trainer(spec)
+    own = [suggestion(n, preprocess=name) for n, name in enumerate(("standard", "quantile_normal"))]
+    records = [event for event in trainer.train(own, 0, [], None) if isinstance(event, TrialRecord)]
+    again = trainer.retrain_network(records[1], records, [])
+    splits = trainer.splits_of(records[1].hyperparameters)
+    assert records[1].best is not None
+    assert trainer.measure(again.model, splits, "val")["loss"] == pytest.approx(records[1].best.val_loss, rel=1e-5)
+    assert trainer.measure(again.model, trainer.splits, "val")["loss"] != pytest.approx(
+        records[1].best.val_loss, rel=1e-3
+    )
+    folder = export_model(tmp_path / "out", again.model, again.model_config, splits, {})
+    assert load_network(folder)[1] == splits.preprocessor != trainer.splits.preprocessor
+    alone = [(e.train_loss, e.val_loss) for e in trainer.retrain(records[1])]
+    assert alone[-1] == pytest.approx((records[1].curve[-1].train_loss, records[1].curve[-1].val_loss), rel=1e-4)

@@ -340,6 +340,7 @@ ROWS: dict[str, tuple[str, Fault]] = {
     ),
     "data": ("falsified study", executing("UPDATE dlcore_studies SET data_fingerprint = 'x'")),
     "winner's test": ("falsified winner", executing("UPDATE dlcore_winners SET test_metrics_json = '{}'")),
+    "winner's finals": ("falsified winner", executing("UPDATE dlcore_winners SET final_json = NULL")),
     "winner's file": ("falsified winner", executing("UPDATE dlcore_winners SET onnx_sha256 = 'x'")),
     "winner gone": ("export without a row", executing("DELETE FROM dlcore_winners")),
     "view gone": ("missing view", executing("DROP VIEW dlcore_trials")),
@@ -382,6 +383,10 @@ ELSEWHERE: dict[str, tuple[str, Fault]] = {
         in_mlflow("DELETE FROM metrics WHERE run_uuid = RUN AND key = 'val_loss' AND step = 1"),
     ),
     "status": ("MLflow: wrong state", in_mlflow("UPDATE runs SET status = 'SCHEDULED' WHERE run_uuid = RUN")),
+    "finalists": (
+        "MLflow: wrong winner",
+        in_mlflow("UPDATE tags SET value = 'trial 77' WHERE run_uuid = PARENT AND key = 'dlcore.finalists'"),
+    ),
     "winner": (
         "MLflow: wrong winner",
         in_mlflow("UPDATE tags SET value = '77' WHERE run_uuid = PARENT AND key = 'dlcore.winner'"),

@@ -8,7 +8,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from sqlalchemy import text
 
-from studies import migrations
+from studies import inspection, migrations
 from studies.database import open_engine, reading
 from studies.errors import StudiesError
 from studies.migrations import migrate
@@ -16,6 +16,7 @@ from studies.records import FAIL, StudyFacts, TrialRecord
 from studies.storage import Storage
 
 VERSION_1 = (Path(__file__).parent / "assets" / "version_1.sql").read_text()
+VERSION_3 = (Path(__file__).parent / "assets" / "version_3.sql").read_text()
 NEWEST = len(migrations._MIGRATIONS)
 
 
@@ -66,6 +67,25 @@ def test_an_upgrade_seals_what_is_finished(old_database: Path) -> None:
         connection.commit()
     assert storage.falsified("wine") == [1]
     storage.close()
+
+
+def test_an_upgrade_from_version_3_keeps_its_winner_and_seals_nothing_anew(tmp_path: Path) -> None:
+    right, wrong = tmp_path / "right.db", tmp_path / "wrong.db"
+    for path in (right, wrong):
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.executescript(VERSION_3)
+            if path is wrong:
+                connection.execute("UPDATE dlcore_winners SET test_metrics_json = '{}'")
+                connection.commit()
+    for path, n_findings in ((right, 0), (wrong, 1)):
+        storage = Storage(f"sqlite:///{path}")
+        won = storage.winner("wine")
+        assert won is not None and won[0].number == 0 and won[0].final is None
+        assert storage.falsified("wine") == []
+        with reading(storage.engine) as connection:
+            assert connection.execute(text("SELECT max(version) FROM dlcore_migrations")).scalar() == NEWEST
+            assert len(inspection.winners(connection, 1, "wine")) == n_findings
+        storage.close()
 
 
 def test_an_upgrade_that_fails_leaves_the_old_version(old_database: Path, monkeypatch: pytest.MonkeyPatch) -> None:

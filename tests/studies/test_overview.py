@@ -1,10 +1,12 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from studies import overview
 from studies.errors import UserError
 from studies.home import Home
+from studies.ranking import ranking
 from studies.storage import Storage
 
 pytestmark = pytest.mark.slow  # a whole study runs before them
@@ -21,14 +23,32 @@ def test_the_json_of_a_study_holds_what_the_contract_names(
 ) -> None:
     overview.print_study("wine", as_json=True)
     shown = json.loads(capsys.readouterr().out)
-    assert set(shown) == {"study", "direction", "metric", "states", "best", "tracking_uri", "experiment_id"}
+    assert set(shown) == {"study", "direction", "metric", "states", "best", "final", "tracking_uri", "experiment_id"}
     assert (shown["study"], shown["direction"], shown["metric"]) == ("wine", "maximize", "accuracy")
     assert sum(shown["states"].values()) == 6
     best = shown["best"]
     trial = Storage(finished_home.database_url).records("wine", [best["number"]])[0]
     assert best["value"] == trial.value and best["hyperparameters"] == trial.hyperparameters
     assert set(best) == {"number", "value", "hyperparameters", "n_parameters", "test"}
-    assert 0 <= best["test"]["accuracy"] <= 1
+    accuracy = best["test"]["accuracy"]
+    assert accuracy["low"] <= accuracy["mean"] <= accuracy["high"]
+    final = shown["final"]
+    assert final["number"] == best["number"] == final["finalists"][0]["number"]
+    assert 0 <= final["exported"]["test"]["accuracy"] <= 1
+
+
+def test_a_winner_stays_the_best_until_another_trial_is_finished(finished_home: Home) -> None:
+    storage = Storage(finished_home.database_url)
+    stored = storage.winner("wine")
+    assert stored is not None
+    first, second = ranking(storage.records("wine"), storage.known("wine").objectives)[:2]
+    try:
+        for number, n_finished, best in ((second.number, stored[1], second), (second.number, stored[1] - 1, first)):
+            storage.store_winner("wine", replace(stored[0], number=number), n_finished)
+            found = overview.summarize(storage, "wine").best
+            assert found is not None and found.number == best.number
+    finally:
+        storage.store_winner("wine", *stored)
 
 
 def test_the_text_of_a_study_names_its_winner_and_its_export(

@@ -5,12 +5,19 @@ import dataclasses
 import pytest
 from pydantic import ValidationError
 
-from dlcore.config import DataConfig, TrainConfig
-from studies.sections import DataSection, Search, Training, study_name
+from dlcore.config import DataConfig, PreprocessConfig, TrainConfig
+from studies.sections import PREPROCESSING_KEYS, DataSection, Search, Training, study_name
 
 
 def test_every_key_of_data_is_one_of_dlcores() -> None:
-    assert set(DataSection.model_fields) == {field.name for field in dataclasses.fields(DataConfig)}
+    ours = set(DataSection.model_fields) - {"preprocess", *PREPROCESSING_KEYS}
+    assert ours | {"preprocessing"} == {field.name for field in dataclasses.fields(DataConfig)}
+
+
+def test_every_key_of_preprocessing_is_one_of_dlcores_with_its_default() -> None:
+    ours = {"scaling": "preprocess"} | {key: key for key in PREPROCESSING_KEYS}
+    defaults = {field.name: field.default for field in dataclasses.fields(PreprocessConfig)}
+    assert {name: DataSection.model_fields[key].default for name, key in ours.items()} == defaults
 
 
 def test_the_defaults_of_training_are_dlcores() -> None:

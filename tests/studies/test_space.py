@@ -46,6 +46,7 @@ batch_size = { low = 16, high = 129, step = 16 }
 schedule = ["constant", "cosine"]
 warmup_epochs = { low = 0, high = 3 }
 clip_norm = [false, 1.0]
+preprocess = ["standard", "quantile_normal"]
 """
 
 

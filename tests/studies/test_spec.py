@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dlcore.config import PreprocessConfig
 from studies.errors import SpecError
 from studies.hyperparameters import Range
 from studies.records import Objective
@@ -79,6 +80,7 @@ def test_a_search_space_searches_what_it_names_and_fixes_the_rest() -> None:
         "schedule": "constant",
         "warmup_epochs": 0,
         "clip_norm": False,
+        "preprocess": "standard",
     }
 
 
@@ -463,3 +465,27 @@ def test_checking_a_spec_imports_neither_torch_nor_optuna_nor_mlflow() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "set()"
+
+
+def test_how_numbers_are_scaled_is_searched_or_a_key_of_data() -> None:
+    searched = parsed("[search_space]\npreprocess = ['quantile_normal', 'robust']")
+    assert searched.scalings == ("quantile_normal", "robust") and "preprocess" not in searched.fixed
+    assert searched.data_config().preprocessing.scaling == "quantile_normal"
+    assert spec_from_dict(searched.to_dict()).to_dict() == searched.to_dict()
+    for text in ("[search_space]\npreprocess = 'robust'\ndepth = [1, 2]", "preprocess = 'robust'"):
+        fixed = parsed(text)
+        assert fixed.scalings == ("robust",) and fixed.fixed["preprocess"] == "robust"
+        assert fixed.data_config().preprocessing.scaling == "robust"
+        assert spec_from_dict(fixed.to_dict()).to_dict() == fixed.to_dict()
+
+
+def test_how_numbers_are_scaled_is_said_once() -> None:
+    with pytest.raises(SpecError, match=r"search_space\.preprocess\s+is in \[data\] too, as \"robust\": leave one"):
+        parsed("preprocess = 'robust'\n[search_space]\npreprocess = ['standard', 'robust']")
+
+
+def test_what_becomes_of_columns_goes_to_dlcore() -> None:
+    spec = parsed("missing_indicators = false\nmax_categories = 7\ntarget_transform = 'log'")
+    assert spec.data_config().preprocessing == PreprocessConfig(
+        missing_indicators=False, max_categories=7, target_transform="log"
+    )

@@ -51,6 +51,42 @@ def test_objectives_make_sense_together(objective: str, mistake: str) -> None:
             "data.test_fraction must leave rows to train on: val_fraction + test_fraction must be < 1; got 0.5 + 0.5",
         ),
         (
+            'source = "sklearn:iris"\nkinds = {x = "date"}\nsplit = {folds = 3}',
+            "data.kinds names columns of tables of your own, not of sklearn:iris",
+        ),
+        (
+            'source = "sklearn:iris"\nsplit = {group = "x", folds = 3}',
+            "data.split names columns of tables of your own, not of sklearn:iris",
+        ),
+        (
+            'source = "openml:61"\nsplit = {group = "x", column = "z"}',
+            "data.split must have one of column, group and time; got column and group",
+        ),
+        (
+            'source = "openml:61"\nsplit = {time = "x", folds = 3}',
+            "data.split.folds cannot go with time: a fold would learn from what comes later",
+        ),
+        (
+            'source = "openml:61"\ntarget = "x"\nsplit = {group = "x"}',
+            'data.split.group must be neither a target nor dropped; got "x"',
+        ),
+        (
+            'source = "openml:61"\ntarget = "x"\ndrop = "z"\nkinds = {x = "date", z = "date", a = "numeric"}',
+            'data.kinds must name features; ["x", "z"] are targets or dropped: task says what a target is',
+        ),
+        (
+            'source = "openml:61"\nkinds = {x = "dates"}',
+            "data.kinds.x must be one of numeric, boolean, categorical, date, "
+            'identifier, constant; got "dates"; did you mean "date"?',
+        ),
+        ('source = "openml:61"\nsplit = {fold = 3}', 'data.split.fold unknown key; did you mean "folds"?'),
+        ('source = "openml:61"\nsplit = {folds = 1}', "data.split.folds must be >= 2; got 1"),
+        (
+            'source = "openml:x"',
+            "data.source must be one of sklearn:digits, sklearn:breast_cancer, sklearn:wine, "
+            'sklearn:iris, sklearn:diabetes, openml:ID; got "openml:x"; did you mean "openml:ID"?',
+        ),
+        (
             'path = "{csv}"\n',
             "data.target is required with path: the column, or list of columns, to predict",
         ),
@@ -207,3 +243,20 @@ def test_something_is_left_to_choose(space: str) -> None:
 )  # fmt: skip
 def test_a_grid_has_an_end(space: str, found: list[str]) -> None:
     assert mistakes(f'[search]\nsampler = "grid"\n[search_space]\n{space}') == found
+
+
+@pytest.mark.parametrize(
+    ("section", "mistake"),
+    [
+        ("seeds = 1", "final.seeds must be >= 2, or 0 for no finals: one seed has no interval; got 1"),
+        (
+            "seeds = 0\nensemble = true",
+            "final.ensemble needs finals: their networks are what it is made of; final.seeds is 0",
+        ),
+        ("seeds = 32", "final.seeds must be <= 31; got 32"),
+        ("candidates = 0", "final.candidates must be >= 1; got 0"),
+        ("baseline = true", 'final.baseline unknown key; did you mean "baselines"?'),
+    ],
+)
+def test_what_finals_can_be(section: str, mistake: str) -> None:
+    assert mistakes(f"[final]\n{section}") == [mistake]
