@@ -19,17 +19,29 @@ from dlcore.curve import Epoch
 from dlcore.data import DataSplits, split_tensors, to_tensors
 from dlcore.device import choose_device, device_name, peak_memory_bytes, reset_peak_memory
 from dlcore.engines import Group, Limit, State, form_groups, prepare
-from dlcore.evaluation import evaluate
+from dlcore.evaluation import evaluate, evaluate_together
 from dlcore.models import build_model, count_parameters
 from dlcore.packing import Member
 from dlcore.precision import check_precision
+from dlcore.rivals import train_rivals
 from dlcore.seeding import derive_seed
 from dlcore.training import Training
 from studies import halving, pruner
 from studies.errors import UserError
 from studies.hyperparameters import choices
 from studies.provenance import environment
-from studies.records import COMPLETE, FAIL, PRUNED, EpochDone, EpochRecord, Objective, Suggestion, TrialRecord, Value
+from studies.records import (
+    COMPLETE,
+    FAIL,
+    PRUNED,
+    EpochDone,
+    EpochRecord,
+    Objective,
+    Rival,
+    Suggestion,
+    TrialRecord,
+    Value,
+)
 from studies.space import model_config, train_config
 from studies.spec import StudySpec
 
@@ -227,6 +239,16 @@ class Trainer:
         """Loss and all metrics of a network on "train", "val" or "test"."""
         x, y = split_tensors(self.splits, split, self.device, self._data.x_train.dtype)
         return evaluate(model, self._data.task, x, y)
+
+    def measure_together(self, models: Sequence[nn.Module], split: str) -> dict[str, float]:
+        """The same of an ensemble: the mean of the networks' predictions."""
+        x, y = split_tensors(self.splits, split, self.device, self._data.x_train.dtype)
+        return evaluate_together(models, self._data.task, x, y)
+
+    def rivals(self) -> list[Rival]:
+        """scikit-learn's models on the same rows, measured on val and on test."""
+        found = train_rivals(self.splits, self._spec.seed)
+        return [Rival(r.name, r.metrics["val"], r.metrics["test"], r.remark) for r in found]
 
     def _network(self, member: Member, weights: Mapping[str, Tensor]) -> nn.Sequential:
         model = build_model(member.model_config, member.seed, device=self.device, dtype=self._data.x_train.dtype)

@@ -7,11 +7,11 @@ Test is read here for the winner alone, after it was chosen by val; nothing that
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from studies import finals
 from studies.cohort import Trainer
-from studies.records import Final, Finalist, Objective, TrialRecord
+from studies.records import Final, Finalist, Objective, Rival, TrialRecord
 from studies.sections import FinalSection
 
 _SAY_EVERY_S = 10.0
@@ -37,33 +37,41 @@ def hold(trials: Sequence[TrialRecord], rules: Rules, trainer: Trainer, say: Cal
         say: Is told what people should know meanwhile.
     """
     asked = rules.section.model_dump()
-    n_seeds, objective = rules.section.seeds, rules.objectives[0]
-    entered = finals.candidates(trials, rules.objectives, rules.section.candidates) if n_seeds else []
-    if not entered:
-        return Final(asked, (), ())
+    entered = finals.candidates(trials, rules.objectives, rules.section.candidates) if rules.section.seeds else []
+    final = _fought(entered, rules, trainer, say) if entered else Final(asked, (), ())
+    if not rules.section.baselines:
+        return final
+    say("rivals: scikit-learn's models are trained on the same rows")
+    return replace(final, rivals=tuple(trainer.rivals()))
+
+
+def _fought(entered: Sequence[TrialRecord], rules: Rules, trainer: Trainer, say: Callable[[str], None]) -> Final:
+    """Train those that entered on fresh seeds, and measure them."""
+    asked, n_seeds = rules.section.model_dump(), rules.section.seeds
     if rules.spent_s is not None:
         n_seeds = finals.seeds_within(entered, n_seeds, rules.spent_s)
-    names = ", ".join(str(t.number) for t in entered)
     few = f", not {rules.section.seeds}: time limits the study" if n_seeds < rules.section.seeds else ""
+    numbers = [t.number for t in entered]
+    names = ", ".join(map(str, numbers))
     say(f"finals: trials {names} are trained again, each on {n_seeds} fresh seeds{few}")
     watch = _Progress(trainer.epochs, say).epoch
-    networks = dict(
-        zip(
-            [t.number for t in entered],
-            trainer.train_fresh([t.suggestion for t in entered], n_seeds, watch),
-            strict=True,
-        )
-    )
+    trained = trainer.train_fresh([t.suggestion for t in entered], n_seeds, watch)
+    networks = dict(zip(numbers, trained, strict=True))
     nothing = dict.fromkeys(trainer.measured_names, math.nan)
 
     def measured(number: int, split: str) -> tuple[dict[str, float], ...]:
         return tuple(nothing if n is None else trainer.measure(n, split) for n in networks[number])
 
-    ordered = finals.in_order([Finalist(t.number, measured(t.number, "val")) for t in entered], objective)
-    if not finals.has_winner(ordered, objective):
+    ordered = finals.in_order([Finalist(n, measured(n, "val")) for n in numbers], rules.objectives[0])
+    if not finals.has_winner(ordered, rules.objectives[0]):
         say("warning: of every finalist a fresh seed diverged; the best trial wins by what was recorded of it")
         return Final(asked, (), ())
-    return Final(asked, tuple(ordered), measured(ordered[0].number, "test"))
+    ensemble = None
+    if rules.section.ensemble:
+        together = [network for own in networks.values() for network in own if network is not None]
+        val, test = (trainer.measure_together(together, split) for split in ("val", "test"))
+        ensemble = Rival("ensemble", val, test, f"the mean of {len(together)} networks; it is not exported")
+    return Final(asked, tuple(ordered), measured(ordered[0].number, "test"), ensemble=ensemble)
 
 
 class _Progress:

@@ -57,6 +57,7 @@ DOORS = {
     "matplotlib": {"report"},
 }
 DLCORE_MAY_IMPORT = {"torch", "numpy", "pandas", "sklearn", "safetensors", "onnx", "onnxruntime", "dlcore"}
+DLCORE_MAY_IMPORT |= {"threadpoolctl"}  # comes with scikit-learn
 
 
 def imported(path: Path) -> set[str]:
