@@ -5,7 +5,8 @@ that the tables in `activations`, `init`, `metrics`, `schedules` and `optim` may
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from dlcore.errors import ConfigError
 
@@ -29,6 +30,9 @@ REGRESSION_METRICS = ("rmse", "mae", "r2")
 METRICS = CLASSIFICATION_METRICS + REGRESSION_METRICS
 LOWER_IS_BETTER = frozenset({"loss", "log_loss", "rmse", "mae", "n_parameters"})
 DEFAULT_METRIC = {"binary": "accuracy", "multiclass": "accuracy", "regression": "rmse"}
+KINDS = ("numeric", "boolean", "categorical", "date", "identifier", "constant")
+SCALINGS = ("standard", "robust", "quantile_normal")
+TARGET_TRANSFORMS = ("none", "log", "quantile_normal")
 SKLEARN_SETS = ("digits", "breast_cancer", "wine", "iris", "diabetes")
 
 
@@ -60,30 +64,93 @@ def metrics_of(task: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class SplitConfig:
+    """By what rows are divided into train, val and test; at random, class by class, where nothing is said."""
+
+    column: str | None = None
+    """A column that says "train", "val" or "test" of each row; without "val", it is cut from train."""
+    group: str | None = None
+    """A column, such as a patient, whose rows of one value all go to the same split."""
+    time: str | None = None
+    """A column of dates or numbers: the latest rows are test, those before them val."""
+    folds: int | None = None
+    """Rows that are not test are divided into so many folds, each val of one training on the others."""
+
+    def __post_init__(self) -> None:
+        """Check the fields against each other."""
+        named = [name for name in ("column", "group", "time") if getattr(self, name) is not None]
+        if len(named) > 1:
+            raise ConfigError(f"data.split must name one of column, group and time; got {' and '.join(named)}")
+        if self.folds is not None:
+            _between("data.split.folds", self.folds, 2, 100)
+            if self.time is not None:
+                raise ConfigError("data.split.folds cannot go with time: a fold would learn from what comes later")
+
+    @property
+    def by(self) -> str | None:
+        """The column that decides, which is never a feature; None where chance does."""
+        return self.column or self.group or self.time
+
+
+@dataclass(frozen=True, slots=True)
+class PreprocessConfig:
+    """What becomes of raw columns before a network sees them; all of it is fitted on train."""
+
+    scaling: str = "standard"
+    """Of numeric columns: a name in `SCALINGS`. Parts of dates and booleans are standardised whatever it is."""
+    missing_indicators: bool = True
+    """Whether a column of numbers or dates that has holes in train gets an input that says where they are."""
+    max_categories: int = 32
+    """Categories of a column that get an input of their own, the commonest; the others share one."""
+    min_category_rows: int = 10
+    """Training rows that a category needs for its own input; 1 % of them where that is fewer."""
+    high_cardinality: int = 64
+    """A column with more categories than this in train is encoded by the mean target of each."""
+    target_transform: str = "none"
+    """Of the targets of a regression: a name in `TARGET_TRANSFORMS`."""
+
+    def __post_init__(self) -> None:
+        """Check each field."""
+        _one_of("preprocess", self.scaling, SCALINGS)
+        _between("max_categories", self.max_categories, 1)
+        _between("min_category_rows", self.min_category_rows, 1)
+        _between("high_cardinality", self.high_cardinality, 1)
+        _one_of("target_transform", self.target_transform, TARGET_TRANSFORMS)
+
+
+@dataclass(frozen=True, slots=True)
 class DataConfig:
-    """Which table to learn from, and how to split it. Exactly one of `source` and `path` is given."""
+    """Which table to learn from, and how to split it. One of `source` and `path` is given, or a frame beside it."""
 
     source: str | None = None
-    """A bundled set, "sklearn:digits" (see `SKLEARN_SETS`)."""
+    """A bundled set, "sklearn:digits" (see `SKLEARN_SETS`), or one of openml.org by its number, "openml:61"."""
     path: str | None = None
-    """A CSV file with a header row."""
+    """A CSV file with a header row, packed by gzip or not, or a Parquet file."""
     target: tuple[str, ...] = ()
-    """Target column or columns of the CSV; more than one only for regression."""
+    """Target column or columns; more than one only for regression. A source has its own."""
     drop: tuple[str, ...] = ()
     """Columns that are not read."""
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """Column -> what it is, one of `KINDS`, where that is not what would be found out."""
+    split: SplitConfig = field(default_factory=SplitConfig)
+    """By what rows are divided."""
     task: str = "auto"
     """"binary", "multiclass", "regression", or "auto": inferred from the target."""
     val_fraction: float = 0.2
     """Share of all rows that the study sees as `val`."""
     test_fraction: float = 0.2
     """Share of all rows that is read once, at the end."""
+    preprocessing: PreprocessConfig = field(default_factory=PreprocessConfig)
+    """What becomes of the columns."""
 
     def __post_init__(self) -> None:
         """Check the fields against each other."""
-        if (self.source is None) == (self.path is None):
-            raise ConfigError('data needs exactly one of source (such as "sklearn:digits") and path (a CSV file)')
-        if self.path is not None and not self.target:
-            raise ConfigError(f"data.target must name the target column of {self.path}")
+        if self.source is not None and self.path is not None:
+            raise ConfigError('data needs one of source (such as "sklearn:digits") and path (a CSV file), not both')
+        if self.source is None and not self.target:
+            raise ConfigError(f"data.target must name the target column of {self.path or 'the frame'}")
+        for kind in self.kinds.values():
+            _one_of("data.kinds", kind, KINDS)
         if self.task != "auto":
             _one_of("data.task", self.task, TASKS)
         _between("data.val_fraction", self.val_fraction, 0, 1, open_low=True, open_high=True)

@@ -1,29 +1,28 @@
 """Read a CSV file strictly: what it is not sure about, it refuses with the line number.
 
-The file may come from a stranger, so it is opened by our own `open` (no addresses, no archives unpacked by
-name), must be plain UTF-8 with a header row and equally long rows, and is read in bounded pieces. RFC 4180,
-with \\n or \\r\\n after a line and a byte order mark allowed. What the cells mean is for `dlcore.tables` to say.
+The file may come from a stranger, so it is opened by `dlcore.inputfile`, must be plain UTF-8 with a header row and
+equally long rows, and is read in bounded pieces. RFC 4180, with \\n or \\r\\n after a line and a byte order mark
+allowed; columns may be separated by semicolons, tabs or bars as well. What cells mean is for `dlcore.cells` to say.
 """
 
 import csv
-import difflib
-import os
-import stat
+import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 from dlcore.errors import DataError
+from dlcore.inputfile import did_you_mean, listed
 
-MAX_BYTES = 2_000_000_000
 MAX_LINE_BYTES = 10_000_000
 MAX_COLUMNS = 20_000
 MAX_CELLS = 250_000_000
 """2 GB as float64: all rows are kept in memory, and on the device."""
 _CHUNK_CELLS = 200_000
+_SEPARATORS = ",;\t|"
+_SAMPLE_BYTES = 200_000
+"""Of a file, from which its separator is found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +42,7 @@ class CsvFile:
     path: str
     header: tuple[str, ...]
     """Stripped names, all different; at most one is empty."""
+    separator: str
     chunks: Iterator[Chunk]
     """All rows that are not blank, once."""
 
@@ -55,68 +55,46 @@ class CsvFile:
         if name in self.header:
             return self.header.index(name)
         hint = did_you_mean(name, self.header) or f"; its columns are {listed(self.header)}"
-        if len(self.header) == 1 and any(mark in self.header[0] for mark in ";\t|"):
-            hint = f"; it has one column, {self.header[0][:60]!r}: separate columns by commas"
         raise DataError(f"{self.path} must have the {role} column {name!r}{hint}")
 
 
-@contextmanager
-def open_csv(path: str) -> Iterator[CsvFile]:
-    """Open a file and read its header.
+def open_csv(handle: BinaryIO, path: str) -> CsvFile:
+    """Read the header of a file that stands at its beginning.
 
     Raises:
         DataError: here or while its chunks are read, if it is not a CSV file as described above.
     """
-    with _opened(path) as handle:
-        records = _records(handle, path)
-        header = _read_header(records, path)
-        yield CsvFile(path, header, _chunks(records, len(header), path))
+    separator = _separator(handle)
+    records = _records(handle, path, separator)
+    header = _read_header(records, path)
+    return CsvFile(path, header, separator, _chunks(records, len(header), path))
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The nearest known name as the end of a message, or nothing."""
-    by_lower = {other.lower(): other for other in known}
-    nearest = difflib.get_close_matches(name.lower(), by_lower, 1)
-    return f"; did you mean {by_lower[nearest[0]]!r}?" if nearest else ""
+def _separator(handle: BinaryIO) -> str:
+    """The separator by which most of the first rows have as many cells as the header; a comma in doubt."""
+    start = handle.tell()
+    sample = handle.read(_SAMPLE_BYTES).decode("utf-8-sig", errors="replace")
+    handle.seek(start)
+    scores = {}
+    for separator in _SEPARATORS:
+        sizes = []
+        try:
+            reader = csv.reader(io.StringIO(sample, newline=""), delimiter=separator, skipinitialspace=True)
+            for cells in reader:
+                if len(cells) > 1 or (cells and cells[0].strip()):
+                    sizes.append(len(cells))
+        except csv.Error:
+            pass  # what could be read says enough; the whole file is read strictly later
+        if len(sizes) > 1 and len(sample) == _SAMPLE_BYTES:
+            del sizes[-1]  # it may be cut
+        n_alike = sum(size == sizes[0] for size in sizes) if sizes and sizes[0] > 1 else 0
+        scores[separator] = (n_alike, sizes[0] if n_alike else 0)
+    return max(scores, key=lambda separator: scores[separator])  # of equals the first, the comma
 
 
-def listed(names: Sequence[object], most: int = 8) -> str:
-    """The first names, quoted, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(repr(name) for name in names[:most]) + more
-
-
-def _opened(path: str) -> BinaryIO:
-    """The file, open for reading bytes, if it is a plain one on this machine and not too large."""
-    try:
-        # Not blocking, so that a pipe is refused instead of waited for.
-        descriptor = os.open(Path(path).expanduser(), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in it; RuntimeError: ~nobody
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(
-            f"data.path must name a CSV file on this machine; {path!r}: {reason}{_similar_file(path)}"
-        ) from None
-    facts = os.fstat(descriptor)
-    if not stat.S_ISREG(facts.st_mode):
-        os.close(descriptor)
-        raise DataError(f"data.path must name a CSV file on this machine; {path!r} is not a plain file")
-    if facts.st_size > MAX_BYTES:
-        os.close(descriptor)
-        raise DataError(f"{path} must have at most {MAX_BYTES:,} bytes; it has {facts.st_size:,}")
-    return os.fdopen(descriptor, "rb")
-
-
-def _similar_file(path: str) -> str:
-    try:
-        names = [other.name for other in Path(path).expanduser().parent.iterdir() if other.is_file()]
-    except (OSError, ValueError, RuntimeError):
-        return ""  # the folder is not there either: nothing to propose
-    return did_you_mean(Path(path).name, names)
-
-
-def _records(handle: BinaryIO, path: str) -> Iterator[tuple[int, list[str]]]:
+def _records(handle: BinaryIO, path: str, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of every row that is not blank."""
-    reader = csv.reader(_lines(handle, path), strict=True, skipinitialspace=True)
+    reader = csv.reader(_lines(handle, path), strict=True, skipinitialspace=True, delimiter=separator)
     while True:
         try:
             cells = next(reader)
@@ -124,9 +102,15 @@ def _records(handle: BinaryIO, path: str) -> Iterator[tuple[int, list[str]]]:
             return
         except csv.Error as error:
             what = "a lone \\r ends no line" if "new-line" in str(error) else str(error)
-            raise DataError(f"{path} must be comma-separated text; line {reader.line_num}: {what}") from None
+            raise DataError(
+                f"{path} must be text in columns, separated by {_called(separator)}; line {reader.line_num}: {what}"
+            ) from None
         if len(cells) > 1 or (cells and cells[0].strip()):
             yield reader.line_num, cells
+
+
+def _called(separator: str) -> str:
+    return {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}[separator]
 
 
 def _lines(handle: BinaryIO, path: str) -> Iterator[str]:

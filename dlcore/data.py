@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlcore.config import DataConfig
+from dlcore.columns import NUMBER_KINDS, Features, Finding
+from dlcore.config import DataConfig, PreprocessConfig
+from dlcore.dividing import Folds, divide_rows
 from dlcore.errors import DataError
+from dlcore.leaks import leak_notes
 from dlcore.preprocess import Preprocessor, fit_preprocessor
 from dlcore.rows import TensorData
-from dlcore.splitting import split_rows
 from dlcore.tables import Table, read_table
 from dlcore.targets import Label, Targets, encode_targets
 from dlcore.tasks import Task
@@ -26,8 +28,8 @@ SPLITS = ("train", "val", "test")
 class Split:
     """Some rows as they were read."""
 
-    x: NDArray[np.float64]
-    """Raw features (N, F); NaN = missing."""
+    x: Features
+    """Raw features of N rows."""
     y: NDArray[Any]
     """Class indices (N,), int64; or for regression raw targets (N, C), float64."""
     rows: NDArray[np.int64]
@@ -42,6 +44,7 @@ class DataSplits:
     task: str
     """One of `dlcore.config.TASKS`."""
     feature_names: tuple[str, ...]
+    """Of the raw columns."""
     target_names: tuple[str, ...]
     class_labels: tuple[Label, ...]
     """What class 0, 1, .. is called; empty for regression."""
@@ -52,12 +55,18 @@ class DataSplits:
     fingerprint: str
     """SHA-256 of names, values, targets and split, in hex: equal if and only if the data are."""
     notes: tuple[str, ...] = ()
-    """What the user should know about how the rows were split."""
+    """What the user should know about the columns, and about how the rows were split."""
+    findings: tuple[Finding, ...] = ()
+    """What each column of the table was found to be, in its order."""
+    folds: Folds = ()
+    """The rows that each fold trains on and measures on: positions in train followed by val; empty without k-fold."""
+    preprocessing: PreprocessConfig = field(default_factory=PreprocessConfig)
+    """What `preprocessor` was fitted with."""
 
     @property
     def n_features(self) -> int:
-        """Features F."""
-        return len(self.feature_names)
+        """Inputs F of a network for these data: features after preprocessing."""
+        return self.preprocessor.n_outputs
 
     @property
     def n_outputs(self) -> int:
@@ -73,7 +82,20 @@ class DataSplits:
     def to_task(self) -> Task:
         """The task, with the units of a regression's targets."""
         fitted = self.preprocessor
-        return Task(self.task, self.n_outputs, fitted.target_mean, fitted.target_scale)
+        return Task(self.task, self.n_outputs, fitted.target_mean, fitted.target_scale, fitted.target_transform)
+
+    def prepared(self, scaling: str) -> "DataSplits":
+        """The same rows, with numeric columns scaled another way: a name in `dlcore.config.SCALINGS`.
+
+        A network for these has as many inputs, so that the two can be compared trial by trial.
+        """
+        if scaling == self.preprocessing.scaling:
+            return self
+        config = replace(self.preprocessing, scaling=scaling)
+        fitted = fit_preprocessor(self.train.x, self.train.y, self.task, config)
+        prepared = replace(self, preprocessor=fitted, preprocessing=config)
+        _check_learnable(prepared)
+        return prepared
 
 
 def load_splits(config: DataConfig, seed: int) -> DataSplits:
@@ -86,25 +108,41 @@ def load_splits(config: DataConfig, seed: int) -> DataSplits:
     Raises:
         DataError: the table, its target or its size does not allow it; one sentence says why.
     """
-    table = read_table(config)
+    return split_table(read_table(config), config, seed)
+
+
+def split_table(table: Table, config: DataConfig, seed: int) -> DataSplits:
+    """Make a table that was read ready to learn from: of a frame, say; see `load_splits`.
+
+    Raises:
+        DataError: its target or its size does not allow it; one sentence says why.
+    """
     targets = encode_targets(table.targets, config.task)
     classes = None if targets.task == "regression" else targets.y
-    divided = split_rows(len(table.x), classes, config.val_fraction, config.test_fraction, seed)
+    divided = divide_rows(len(table.features), classes, table.divider, config, seed)
     train, val, test = (
-        Split(table.x[rows], targets.y[rows], rows) for rows in (divided.train, divided.val, divided.test)
+        Split(table.features.take(rows), targets.y[rows], rows) for rows in (divided.train, divided.val, divided.test)
     )
     splits = DataSplits(
         name=table.name,
         task=targets.task,
-        feature_names=table.feature_names,
+        feature_names=table.features.names,
         target_names=tuple(table.targets),
         class_labels=targets.class_labels,
         train=train,
         val=val,
         test=test,
-        preprocessor=fit_preprocessor(train.x, train.y, targets.task),
-        fingerprint=_fingerprint(table, targets, (train, val, test)),
-        notes=() if classes is None or divided.is_stratified else (_rare_classes(targets),),
+        preprocessor=fit_preprocessor(train.x, train.y, targets.task, config.preprocessing),
+        preprocessing=config.preprocessing,
+        fingerprint=_fingerprint(table, targets, (train, val, test), divided.folds),
+        notes=(
+            *table.notes,
+            *divided.notes,
+            *(() if divided.is_stratified else (_rare_classes(targets),)),
+            *leak_notes(train.x, train.y, targets.task),
+        ),
+        findings=table.findings,
+        folds=divided.folds,
     )
     _check_learnable(splits)
     return splits
@@ -132,30 +170,41 @@ def _check_learnable(splits: DataSplits) -> None:
                 if (values == values[0]).all():
                     raise DataError(f"the target {name!r} must vary in train; all its rows have {values[0]}")
         with np.errstate(over="ignore", invalid="ignore"):
-            _check_range(splits.feature_names, split.x, fitted.transform(split.x), split.rows)
-            if is_regression:
-                _check_range(splits.target_names, split.y, fitted.scale_target(split.y), split.rows)
+            columns = np.repeat(np.arange(len(split.x.columns)), fitted.widths)  # of each input of the network
+            if found := _out_of_range(fitted.transform(split.x)):
+                column = split.x.columns[columns[found[1]]]
+                raise _far_off(column.name, column.values[found[0]], split.rows[found[0]])
+            if is_regression and (found := _out_of_range(fitted.scale_target(split.y))):
+                raise _far_off(splits.target_names[found[1]], split.y[found], split.rows[found[0]])
 
 
-def _check_range(
-    names: tuple[str, ...], raw: NDArray[Any], standardised: NDArray[Any], rows: NDArray[np.int64]
-) -> None:
-    """Both arrays (N, F or C); rows (N,) are for the message."""
-    too_large = np.argwhere(~(np.abs(standardised) <= np.finfo(np.float32).max))
-    if len(too_large):
-        row, column = too_large[0]
-        raise DataError(
-            f"values must lie near those of the training rows; {names[column]!r} is {raw[row, column]:g} "
-            f"in row {rows[row] + 1}: correct it or remove the row"
-        )
+def _out_of_range(encoded: NDArray[np.float64]) -> tuple[int, int] | None:
+    """Where an array (N, D) first holds what float32 cannot."""
+    too_large = np.argwhere(~(np.abs(encoded) <= np.finfo(np.float32).max))
+    return (int(too_large[0, 0]), int(too_large[0, 1])) if len(too_large) else None
 
 
-def _fingerprint(table: Table, targets: Targets, parts: tuple[Split, ...]) -> str:
-    """Hash of all that training can see, and of which rows it sees."""
-    names = [table.feature_names, tuple(table.targets), targets.task, targets.class_labels]
+def _far_off(name: str, value: float, row: int) -> DataError:
+    return DataError(
+        f"values must lie near those of the training rows; {name!r} is {value:g} in row {row + 1}: "
+        "correct it or remove the row"
+    )
+
+
+def _fingerprint(table: Table, targets: Targets, parts: tuple[Split, ...], folds: Folds) -> str:
+    """Hash of all that training can see, and of which rows it sees.
+
+    For a table of numbers alone that is split once, it is the hash that earlier versions made.
+    """
+    columns = table.features.columns
+    names: list[object] = [table.features.names, tuple(table.targets), targets.task, targets.class_labels]
+    if any(column.kind != "numeric" for column in columns):
+        names += [[column.kind for column in columns], [column.categories for column in columns]]
     digest = hashlib.sha256(json.dumps(names).encode())
-    x = np.where(np.isnan(table.x), np.nan, table.x)  # one bit pattern for all NaNs
-    for values in (x, targets.y, *(part.rows for part in parts)):
+    numbers = [np.where(np.isnan(c.values), np.nan, c.values) for c in columns if c.kind in NUMBER_KINDS]
+    codes = [column.values for column in columns if column.kind not in NUMBER_KINDS]
+    x = [np.stack(numbers, axis=1)] if numbers else []  # one bit pattern for all NaNs
+    for values in (*x, *codes, targets.y, *(part.rows for part in parts), *(rows for fold in folds for rows in fold)):
         digest.update(f"{values.dtype.str}{values.shape}".encode())
         digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()
@@ -166,7 +215,9 @@ def split_tensors(
 ) -> tuple[Tensor, Tensor]:
     """One split, preprocessed: x (N, F), and y as `Task.loss` wants it (see `TensorData`)."""
     split = splits.split(name)
-    x = torch.from_numpy(splits.preprocessor.transform(split.x)).to(dtype).to(device)
+    fitted = splits.preprocessor
+    encoded = fitted.transform_training(split.x, split.y) if name == "train" else fitted.transform(split.x)
+    x = torch.from_numpy(encoded).to(dtype).to(device)
     if splits.task == "regression":
         y = torch.from_numpy(splits.preprocessor.scale_target(split.y)).to(dtype)
     else:

@@ -10,7 +10,9 @@ import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,22 +29,25 @@ from dlcore.checkpoint import (
     network_from_bytes,
     weights_to_bytes,
 )
+from dlcore.columns import Column, Features
 from dlcore.config import ModelConfig
 from dlcore.data import DataSplits
 from dlcore.errors import ConfigError, DataError, ExportError
 from dlcore.evaluation import forward_rows
 from dlcore.files import read_sealed, sha256, write_sealed
-from dlcore.onnx_graph import OPSET, Interface, build_graph, name_interface
+from dlcore.onnx_graph import Interface, build_graph, name_interface
+from dlcore.onnx_nodes import OPSET
 from dlcore.preprocess import Preprocessor
+from dlcore.raw import to_input
 from dlcore.targets import Label
 
 GRAPH_FILE, WEIGHTS_FILE, MANIFEST_FILE = FILES = ("model.onnx", "weights.safetensors", "model.json")
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 TOLERANCE = 1e-5
 """Largest difference of answers: of probabilities, or of standardised values relative to max(1, |value|)."""
 CHECKED_ROWS = 1000
 
-Columns = Mapping[str, NDArray[np.generic]]
+Columns = Mapping[str, NDArray[Any]]
 
 
 class ExportedModel:
@@ -57,7 +62,10 @@ class ExportedModel:
         """
         self.manifest = manifest
         self.task = str(manifest["task"])
-        self.feature_names: tuple[str, ...] = tuple(manifest["feature_names"])  # type: ignore[arg-type]
+        columns: list[dict[str, str]] = manifest["columns"]  # type: ignore[assignment]
+        self.kinds: dict[str, str] = {column["name"]: column["kind"] for column in columns}
+        """Column -> its kind, in the order of the table."""
+        self.feature_names: tuple[str, ...] = tuple(self.kinds)
         self.class_labels: tuple[Label, ...] = tuple(
             manifest["class_labels"]  # type: ignore[arg-type]
         )
@@ -90,21 +98,23 @@ class ExportedModel:
         """Answer raw rows.
 
         Args:
-            columns: Feature -> its numbers or booleans (N,), NaN where missing; others are not read.
+            columns: Column -> its values (N,), as `dlcore.raw.to_input` takes them: numbers, texts, dates; None
+                or NaN where missing. Columns that the network does not know are not read.
 
         Returns:
             Classification: "label" (N,) and one "probability_<class>" (N,) each; regression: "prediction"
             (N,), or one "prediction_<target>" (N,) each.
 
         Raises:
-            ExportError: If a column is missing, is not numeric, or has another length than the others.
+            ExportError: If a column is missing, holds something else than its kind, or has another length than the
+                others.
         """
         missing = [name for name in self.feature_names if name not in columns]
         if missing:
             raise ExportError(
                 f"predict needs the columns {', '.join(self.feature_names)}; missing: {', '.join(missing)}"
             )
-        rows = {name: _to_double(name, columns[name]) for name in self.feature_names}
+        rows = {name: to_input(name, kind, columns[name]) for name, kind in self.kinds.items()}
         lengths = {len(values) for values in rows.values()}
         if len(lengths) > 1:
             raise ExportError(f"all columns must be equally long; got lengths {sorted(lengths)}")
@@ -180,7 +190,7 @@ def check_answers(exported: ExportedModel, network: nn.Sequential, splits: DataS
     expected = _answers_of(network, splits, x)
     largest = 0.0
     for n in (len(x), 7, 1):
-        answers = exported.predict({name: x[:n, i] for i, name in enumerate(splits.feature_names)})
+        answers = exported.predict({column.name: _raw(column)[:n] for column in x.columns})
         labels = answers.pop("label", None)
         found = np.stack(list(answers.values()), axis=1).astype(np.float64)
         if splits.task == "regression":
@@ -217,16 +227,40 @@ def _largest_gap(found: NDArray[np.float64], expected: NDArray[np.float64]) -> f
     return float(np.max(np.abs(found - expected) / np.maximum(1, np.abs(expected))))
 
 
-def _rows_to_check(splits: DataSplits) -> NDArray[np.float64]:
-    """Raw rows (N, F): val, the first of them again with a third of the values missing, and an empty row."""
-    x = splits.val.x[:CHECKED_ROWS]
-    holed = x[:100].copy()
-    holed[np.random.default_rng(0).random(holed.shape) < 1 / 3] = np.nan
-    return np.concatenate([x, holed, np.full((1, x.shape[1]), np.nan)])
+def _raw(column: Column) -> NDArray[Any]:
+    """A column as a person has it: numbers, or texts with "" for a missing one."""
+    return column.texts() if column.kind == "categorical" else column.values
 
 
-def _answers_of(network: nn.Sequential, splits: DataSplits, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """PyTorch's probabilities of all classes, or standardised values (N, C), for raw rows (N, F)."""
+def _rows_to_check(splits: DataSplits) -> Features:
+    """Raw rows: val, the first of them again with a third of the values missing or unseen, and an empty row."""
+    rng = np.random.default_rng(0)
+    n_rows = min(len(splits.val.x), CHECKED_ROWS)
+    n_holed = min(n_rows, 100)
+    rows = np.concatenate([np.arange(n_rows), np.arange(n_holed), [0]])
+    columns = []
+    for column in splits.val.x.columns:
+        taken = column.take(rows)
+        values, categories = taken.values.copy(), taken.categories
+        share = rng.random(n_holed)
+        nothing = -1 if column.kind == "categorical" else np.nan
+        values[n_rows:-1][share < 1 / 3] = nothing
+        values[-1] = nothing
+        if column.kind == "categorical":
+            unseen = _unseen(categories)
+            categories = (*categories, unseen)
+            values[n_rows:-1][share > 2 / 3] = len(categories) - 1
+        columns.append(replace(taken, values=values, categories=categories))
+    return Features(tuple(columns))
+
+
+def _unseen(categories: Sequence[str]) -> str:
+    """A text that is none of the categories."""
+    return max(categories, default="") + "?"
+
+
+def _answers_of(network: nn.Sequential, splits: DataSplits, x: Features) -> NDArray[np.float64]:
+    """PyTorch's probabilities of all classes, or standardised values (N, C), for raw rows."""
     dtype = next(network.parameters()).dtype
     outputs = forward_rows(network, torch.from_numpy(splits.preprocessor.transform(x)).to(dtype)).double()
     if splits.task == "binary":
@@ -234,6 +268,9 @@ def _answers_of(network: nn.Sequential, splits: DataSplits, x: NDArray[np.float6
     elif splits.task == "multiclass":
         outputs = torch.softmax(outputs, dim=1)
     answers: NDArray[np.float64] = outputs.numpy()
+    fitted = splits.preprocessor
+    if fitted.target_transform is not None:  # what is answered stays in the range of train
+        return fitted.scale_target(fitted.unscale_target(answers, is_prediction=True))
     return answers
 
 
@@ -242,7 +279,10 @@ def _describe(config: ModelConfig, splits: DataSplits, interface: Interface) -> 
     return {
         "format_version": FORMAT_VERSION,
         "task": splits.task,
-        "feature_names": list(splits.feature_names),
+        "columns": [
+            {"name": encoder.name, "kind": encoder.kind, "example": encoder.example}
+            for encoder in splits.preprocessor.encoders
+        ],
         "target_names": list(splits.target_names),
         "class_labels": list(splits.class_labels),
         "inputs": interface.inputs,
@@ -269,17 +309,6 @@ def _plain(where: str, value: object) -> object:
     if isinstance(value, (list, tuple)):
         return [_plain(f"{where}[{i}]", item) for i, item in enumerate(value)]
     raise ExportError(f"{where} must be plain data (text, numbers, lists, mappings); got {value!r}")
-
-
-def _to_double(name: str, values: NDArray[np.generic]) -> NDArray[np.float64]:
-    """One column (N,) as onnxruntime wants it."""
-    try:
-        column = np.ascontiguousarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ExportError(f"column {name} must hold numbers or booleans, NaN where missing; {error}") from error
-    if column.ndim != 1 or np.ndim(values) != 1:
-        raise ExportError(f"column {name} must have one dimension; got shape {np.shape(values)}")
-    return column
 
 
 def _parse_manifest(folder: Path, files: Mapping[str, bytes]) -> dict[str, object]:

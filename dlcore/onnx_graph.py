@@ -1,27 +1,27 @@
 """A network and its preprocessing as one ONNX graph that takes raw rows.
 
 Written by hand with `onnx.helper`: an exporter would trace tensors, while here every column is one rank-1
-input by its own name, missing values are NaN, and the outputs are rank-1 too. Numbers enter as double and
-are imputed and scaled in double, since float32 cannot hold large raw values; the network itself runs in float32.
-
-Operators: https://onnx.ai/onnx/operators/ (opset 17, read by onnxruntime 1.12 and later).
+input by its own name, and the outputs are rank-1 too. Numbers, booleans and dates (seconds since 1970-01-01 UTC) enter
+as double, NaN where missing, and are imputed and scaled in double, since float32 cannot hold large raw values;
+categories enter as text, "" where missing. The network itself runs in float32.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import count
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from torch import nn
 
 from dlcore.config import ModelConfig
+from dlcore.onnx_columns import encode_columns, input_type
+from dlcore.onnx_nodes import ML_DOMAIN, ML_OPSET, OPSET, Graph, curves
 from dlcore.preprocess import Preprocessor
+from dlcore.target_scaling import TargetTransform, inverse_pieces
 from dlcore.targets import Label
 
-OPSET = 17
 IR_VERSION = 8
 """Of onnx 1.12, which brought opset 17."""
 
@@ -34,7 +34,7 @@ class Interface:
     """
 
     inputs: dict[str, str]
-    """Column -> rank-1 double input."""
+    """Column -> rank-1 input: text for categories, double for all other columns."""
     outputs: dict[str, str]
     """Classification: "label", then one "probability_<class>" each; regression: "prediction" of one target,
     "prediction_<target>" of several. -> rank-1 output."""
@@ -63,33 +63,6 @@ def _free_name(name: str, taken: set[str]) -> str:
     return name
 
 
-class _Graph:
-    """Collects nodes and constants; each method returns the name of a tensor."""
-
-    def __init__(self, taken: Iterable[str]) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-        self._numbers = count()
-        names = list(taken)
-        self._prefix = "/"
-        while any(name.startswith(self._prefix) for name in names):
-            self._prefix += "/"
-
-    def constant(self, value: NDArray[np.generic]) -> str:
-        """A tensor that is stored in the file."""
-        name = f"{self._prefix}constant_{next(self._numbers)}"
-        self.constants.append(numpy_helper.from_array(value, name))
-        return name
-
-    def add(self, operator: str, *inputs: str, output: str | None = None, **attributes: float) -> str:
-        """One node with one output."""
-        name = output or f"{self._prefix}{operator.lower()}_{next(self._numbers)}"
-        node = helper.make_node(operator, inputs, [name])
-        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
-        self.nodes.append(node)
-        return name
-
-
 def build_graph(
     network: nn.Sequential,
     config: ModelConfig,
@@ -102,15 +75,15 @@ def build_graph(
     Args:
         network: From preprocessed rows (N, F) to outputs (N, C), on the CPU.
         config: Its architecture.
-        preprocessor: Imputes and scales features, unscales targets.
+        preprocessor: Encodes columns, unscales targets.
         interface: Names of inputs and outputs, in order.
         class_labels: In the order of the outputs (binary: class 0, class 1); empty for regression.
 
     Returns:
         A model whose inputs and outputs are all (N,), for any N.
     """
-    graph = _Graph([*interface.inputs.values(), *interface.outputs.values()])
-    features = _preprocess(graph, list(interface.inputs.values()), preprocessor)
+    graph = Graph([*interface.inputs.values(), *interface.outputs.values()])
+    features = encode_columns(graph, list(interface.inputs.values()), preprocessor)
     outputs = _forward(graph, features, network, config)
     names = list(interface.outputs.values())
     if class_labels:
@@ -123,37 +96,26 @@ def build_graph(
     else:
         _regress(graph, outputs, names, preprocessor)
         kinds = [TensorProto.DOUBLE] * len(names)
+    types = [input_type(encoder.kind) for encoder in preprocessor.encoders]
+    columns = list(interface.inputs.values())
     proto = helper.make_graph(
         graph.nodes,
         "network",
-        [helper.make_tensor_value_info(n, TensorProto.DOUBLE, ["N"]) for n in interface.inputs.values()],
+        [helper.make_tensor_value_info(n, kind, ["N"]) for n, kind in zip(columns, types, strict=True)],
         [helper.make_tensor_value_info(n, kind, ["N"]) for n, kind in zip(names, kinds, strict=True)],
         graph.constants,
     )
     model = helper.make_model(
         proto,
         producer_name="dlcore",
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(ML_DOMAIN, ML_OPSET)],
         ir_version=IR_VERSION,
     )
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
-def _preprocess(graph: _Graph, columns: Sequence[str], preprocessor: Preprocessor) -> str:
-    """Columns (N,) double -> imputed and scaled rows (N, F) float: `Preprocessor.transform` in ONNX."""
-    axis = graph.constant(np.array([1], dtype=np.int64))
-    raw = graph.add("Concat", *(graph.add("Unsqueeze", name, axis) for name in columns), axis=1)
-    fill, mean, scale = (
-        graph.constant(np.array([values], dtype=np.float64))
-        for values in (preprocessor.fill, preprocessor.mean, preprocessor.scale)
-    )
-    filled = graph.add("Where", graph.add("IsNaN", raw), fill, raw)
-    scaled = graph.add("Div", graph.add("Sub", filled, mean), scale)
-    return graph.add("Cast", scaled, to=TensorProto.FLOAT)
-
-
-def _forward(graph: _Graph, features: str, network: nn.Sequential, config: ModelConfig) -> str:
+def _forward(graph: Graph, features: str, network: nn.Sequential, config: ModelConfig) -> str:
     """Rows (N, F) -> outputs (N, C). Dropout is the identity."""
     linears = [module for module in network if isinstance(module, nn.Linear)]
     values = features
@@ -167,14 +129,14 @@ def _forward(graph: _Graph, features: str, network: nn.Sequential, config: Model
     return values
 
 
-def _gelu(graph: _Graph, x: str, slope: float) -> str:
+def _gelu(graph: Graph, x: str, slope: float) -> str:
     """x / 2 * (1 + erf(x / sqrt 2)): the exact form (Hendrycks & Gimpel, arXiv:1606.08415)."""
     half, one, root = (graph.constant(np.array(v, dtype=np.float32)) for v in (0.5, 1.0, 2**0.5))
     erf = graph.add("Erf", graph.add("Div", x, root))
     return graph.add("Mul", graph.add("Mul", x, half), graph.add("Add", erf, one))
 
 
-ACTIVATION_NODES: dict[str, Callable[[_Graph, str, float], str]] = {
+ACTIVATION_NODES: dict[str, Callable[[Graph, str, float], str]] = {
     "relu": lambda graph, x, slope: graph.add("Relu", x),
     "leaky_relu": lambda graph, x, slope: graph.add("LeakyRelu", x, alpha=slope),
     "sigmoid": lambda graph, x, slope: graph.add("Sigmoid", x),
@@ -195,7 +157,7 @@ def _label_array(class_labels: Sequence[Label]) -> NDArray[np.generic]:
     return np.array(class_labels)
 
 
-def _classify_two(graph: _Graph, logits: str, names: Sequence[str], class_labels: Sequence[Label]) -> None:
+def _classify_two(graph: Graph, logits: str, names: Sequence[str], class_labels: Sequence[Label]) -> None:
     """Logits (N, 1) of the second class -> label (N,) and two probabilities (N,)."""
     label_name, first_name, second_name = names
     logit = graph.add("Squeeze", logits, graph.constant(np.array([1], dtype=np.int64)))
@@ -207,7 +169,7 @@ def _classify_two(graph: _Graph, logits: str, names: Sequence[str], class_labels
     graph.add("Gather", labels, graph.add("Cast", is_second, to=TensorProto.INT64), output=label_name)
 
 
-def _classify(graph: _Graph, logits: str, names: Sequence[str], class_labels: Sequence[Label]) -> None:
+def _classify(graph: Graph, logits: str, names: Sequence[str], class_labels: Sequence[Label]) -> None:
     """Logits (N, C) -> label (N,) and one probability (N,) per class."""
     label_name, *probability_names = names
     probabilities = graph.add("Softmax", logits, axis=1)
@@ -218,7 +180,7 @@ def _classify(graph: _Graph, logits: str, names: Sequence[str], class_labels: Se
     graph.add("Gather", labels, graph.add("ArgMax", logits, axis=1, keepdims=0), output=label_name)
 
 
-def _regress(graph: _Graph, outputs: str, names: Sequence[str], preprocessor: Preprocessor) -> None:
+def _regress(graph: Graph, outputs: str, names: Sequence[str], preprocessor: Preprocessor) -> None:
     """Standardised outputs (N, C) -> one prediction (N,) double per target, in its own unit."""
     mean, scale = (
         graph.constant(np.array([values], dtype=np.float64))
@@ -226,6 +188,19 @@ def _regress(graph: _Graph, outputs: str, names: Sequence[str], preprocessor: Pr
     )
     standardised = graph.add("Cast", outputs, to=TensorProto.DOUBLE)
     predictions = graph.add("Add", graph.add("Mul", standardised, scale), mean)
+    if preprocessor.target_transform is not None:
+        predictions = _restore(graph, predictions, preprocessor.target_transform)
     for index, name in enumerate(names):
         column = graph.constant(np.array(index, dtype=np.int64))
         graph.add("Gather", predictions, column, axis=1, output=name)
+
+
+def _restore(graph: Graph, transformed: str, transform: TargetTransform) -> str:
+    """Transformed targets (N, C) -> in their units, inside the range of train: `TargetTransform.inverse`."""
+    if transform.name == "log":
+        power = graph.add("Exp", graph.add("Min", transformed, graph.number(700.0)))
+        restored = graph.add("Sub", power, graph.row(transform.offsets))
+    else:
+        scaled = curves(graph, transformed, [inverse_pieces(curve) for curve in transform.curves])
+        restored = graph.add("Mul", scaled, graph.row([curve.unit for curve in transform.curves]))
+    return graph.add("Min", graph.add("Max", restored, graph.row(transform.low)), graph.row(transform.high))

@@ -56,6 +56,34 @@ def split_rows(
     return RowSplit(np.sort(train), np.sort(val), np.sort(test), False)
 
 
+def take_share(
+    rows: RowNumbers, classes: RowNumbers | None, fraction: float, seed: int
+) -> tuple[RowNumbers, RowNumbers, bool]:
+    """Cut a share of some rows off, class by class where there are enough of each.
+
+    Args:
+        rows: row numbers (n,) of a table.
+        classes: class index of each row (N,) of the table; None for regression.
+        fraction: share of these rows that is cut off, rounded to whole rows, at least one.
+        seed: the study's seed.
+
+    Returns:
+        The rows that are left, those cut off, both ascending; False where classes were to be kept and are too rare.
+    """
+    n_cut = max(1, int(len(rows) * fraction + 0.5))
+    if classes is not None:
+        here = np.unique(classes[rows], return_inverse=True)[1]
+        counts = np.bincount(here)
+        if counts.min() >= 2 and min(n_cut, len(rows) - n_cut) >= len(counts):
+            random_state = derive_seed(seed, "split") % 2**32
+            left, cut = train_test_split(rows, test_size=n_cut, stratify=here, random_state=random_state)
+            return np.sort(left), np.sort(cut), True
+    order = rows[np.random.default_rng(derive_seed(seed, "split")).permutation(len(rows))]
+    if classes is not None:
+        order = _every_class_first(order, classes)
+    return np.sort(order[: len(rows) - n_cut]), np.sort(order[len(rows) - n_cut :]), classes is None
+
+
 def _stratified(classes: RowNumbers, n_val: int, n_test: int, seed: int) -> RowSplit | None:
     """scikit-learn's stratified split, done twice; None where a class is too rare for it."""
     counts = np.bincount(classes)

@@ -1,25 +1,29 @@
-"""Read a table: numbers for the features, numbers or text for the targets.
+"""Read a table: typed columns for the features, numbers or text for the targets, and what decides the split.
 
-Only numeric and true/false columns can be features for now. What a target means is for `dlcore.targets` to say.
+What a target means is for `dlcore.targets` to say.
 """
 
-from array import array
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sklearn import datasets
 
+from dlcore.cells import PLAIN
+from dlcore.columns import Column, Features, Finding
 from dlcore.config import SKLEARN_SETS, DataConfig
-from dlcore.csvfile import CsvFile, did_you_mean, listed, open_csv
+from dlcore.csvfile import open_csv
 from dlcore.errors import DataError
-
-MISSING = frozenset({"", "?", "na", "n/a", "nan", "null", "none"})
-"""Cells without a number, stripped and in lower case."""
-_TRUTH = {"true": 1.0, "false": 0.0}
+from dlcore.frames import frame_columns, parquet_columns
+from dlcore.inputfile import PARQUET_MAGIC, did_you_mean, listed, open_input
+from dlcore.kinds import LEFT_OUT, keep_last_resort, left_out_note, settle
+from dlcore.rawcolumns import RawTable, Select, read_csv_columns
+from dlcore.roles import Divider, divider_of, target_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,11 +32,15 @@ class Table:
 
     name: str
     """The set's name, or the file's without its ending."""
-    feature_names: tuple[str, ...]
-    x: NDArray[np.float64]
-    """Features (N, F); NaN = missing, nothing infinite."""
+    features: Features
     targets: dict[str, NDArray[Any]]
     """Each target (N,): float64, bool or str; nothing missing, nothing infinite."""
+    findings: tuple[Finding, ...] = ()
+    """What each column was found to be, in the order of the table; empty for scikit-learn's sets."""
+    divider: Divider | None = None
+    """What decides which rows are train, val and test; None leaves it to chance."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of the columns."""
 
 
 def read_table(config: DataConfig) -> Table:
@@ -42,20 +50,74 @@ def read_table(config: DataConfig) -> Table:
         DataError: it cannot be read, or lacks what the config names.
     """
     if config.path is not None:
-        return _read_csv(config.path, config.target, config.drop)
-    return _read_sklearn(str(config.source), config)
+        return _table(read_file(config.path, _selection(config, config.path)), config)
+    if config.source is None:
+        raise DataError("data must have a path or a source, or a frame beside it; got none of them")
+    if config.source.startswith("openml:"):
+        return _read_openml(config.source, config)
+    return _read_sklearn(config.source, config)
 
 
-def read_features(path: str, names: Sequence[str]) -> NDArray[np.float64]:
-    """Named columns of a CSV file, to predict from: (N, F) in the order of the names; NaN = missing.
+def read_frame(frame: pd.DataFrame, config: DataConfig) -> Table:
+    """A DataFrame as a table; `config` names its target, and neither a path nor a source.
 
     Raises:
-        DataError: the file cannot be read, or lacks a column.
+        DataError: The frame lacks what the config names, or holds what is no table.
     """
-    with open_csv(path) as file:
-        if missing := [name for name in names if name not in file.header]:
+    if config.path is not None or config.source is not None:
+        raise DataError(f"with a frame, data must have neither path nor source; got {config.path or config.source!r}")
+    return _table(frame_columns(frame, "frame", "the frame", _selection(config, "the frame")), config)
+
+
+def read_file(path: str, select: Select) -> RawTable:
+    """Columns of a CSV or Parquet file, packed or not.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    name = Path(path).name.removesuffix(".gz").rpartition(".")[0] or Path(path).name
+    with open_input(path) as handle:
+        magic = handle.read(4)
+        handle.seek(0)
+        if magic == PARQUET_MAGIC:
+            return parquet_columns(handle, name, path, select)
+        file = open_csv(handle, path)
+        wanted = select(file.header)
+        columns, lines, decimal = read_csv_columns(file, wanted)
+        if broken := {column.name for column in columns if len(column) < len(lines)}:
+            handle.seek(0)  # text after numbers: once more, now that it is known
+            again, _, _ = read_csv_columns(open_csv(handle, path), dict.fromkeys(broken, True))
+            mended = {column.name: column for column in again}
+            columns = tuple(mended.get(column.name, column) for column in columns)
+        return RawTable(name, path, columns, lines, decimal)
+
+
+def read_features(path: str, kinds: Mapping[str, str], forms: Mapping[str, str] | None = None) -> Features:
+    """Named columns of a file, to predict from, in the order of the names.
+
+    Args:
+        path: A CSV or Parquet file.
+        kinds: Column -> its kind in the training.
+        forms: Column -> how its numbers or dates were written there, where that is known; see `Column.form`.
+
+    Raises:
+        DataError: the file cannot be read, lacks a column, or one has cells of another kind.
+    """
+
+    def select(header: tuple[str, ...]) -> dict[str, bool]:
+        if missing := [name for name in kinds if name not in header]:
             raise DataError(f"{path} must have the columns of the training; missing: {listed(missing, most=30)}")
-        return _read_columns(file, names, ())[0]
+        is_odd = {name for name, form in (forms or {}).items() if form not in ("", PLAIN)}
+        return {name: kinds[name] in ("categorical", "date") or name in is_odd for name in kinds}
+
+    raw = read_file(path, select)
+    found = {column.name: column for column in raw.columns}
+    return Features(
+        tuple(
+            settle(found[name], raw, kind, (forms or {}).get(name, ""), is_strict=True).column
+            for name, kind in kinds.items()
+        )
+    )
 
 
 _LOADERS: dict[str, Callable[[], Any]] = {
@@ -73,15 +135,15 @@ def _read_sklearn(source: str, config: DataConfig) -> Table:
     prefix, _, name = source.partition(":")
     if prefix != "sklearn" or name not in SKLEARN_SETS:
         known = [f"sklearn:{known}" for known in SKLEARN_SETS]
-        raise DataError(f"data.source must be one of {', '.join(known)}; got {source!r}")
+        raise DataError(f"data.source must be one of {', '.join(known)}, or openml:ID; got {source!r}")
     if config.target:
-        raise DataError(f"data.target is for CSV files; {source} has its own target: leave it out")
+        raise DataError(f"data.target is for tables of your own; {source} has its own target: leave it out")
+    if config.kinds or config.split.by:
+        raise DataError(f"data.kinds and columns to split by are for tables of your own; leave them out for {source}")
     bunch = _LOADERS[name]()
     features = [str(feature) for feature in bunch.feature_names]
     for dropped in config.drop:
-        if dropped not in features:
-            hint = did_you_mean(dropped, features) or f"; its columns are {listed(features)}"
-            raise DataError(f"{source} must have the dropped column {dropped!r}{hint}")
+        _require(features, dropped, "dropped", source)
     kept = [i for i, feature in enumerate(features) if feature not in config.drop]
     if not kept:
         raise DataError(f"{source} must keep a feature; data.drop names all its columns")
@@ -92,133 +154,105 @@ def _read_sklearn(source: str, config: DataConfig) -> Table:
     else:
         target = target.astype(np.float64)
     x = np.ascontiguousarray(bunch.data[:, kept], dtype=np.float64)
-    return Table(name, tuple(features[i] for i in kept), x, {"target": target})
+    return Table(name, Features.from_numbers([features[i] for i in kept], x), {"target": target})
 
 
-def _read_csv(path: str, target_names: tuple[str, ...], drop: tuple[str, ...]) -> Table:
-    with open_csv(path) as file:
-        feature_names = _choose_features(file, target_names, drop)
-        x, cells, lines = _read_columns(file, feature_names, target_names)
-    if not len(x):
-        raise DataError(f"{path} must have rows to learn from; it has only a header")
-    targets = {name: _target(path, name, cells[name], lines) for name in target_names}
-    return Table(Path(path).stem, feature_names, x, targets)
+def _read_openml(source: str, config: DataConfig) -> Table:
+    """A set of openml.org, by scikit-learn, which keeps a copy; its own target where the config names none."""
+    number = source.removeprefix("openml:")
+    if not (number.isascii() and number.isdigit() and len(number) < 10):
+        raise DataError(f"data.source must be openml: and the number of a set, such as openml:61; got {source!r}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of versions and of sets that are not active
+            bunch = datasets.fetch_openml(data_id=int(number), as_frame=True, parser="auto", n_retries=1)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # of the network, and of odd answers
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{source} must be a table that openml.org has and that can be reached; {reason}") from None
+    own = (config.target) or tuple(str(name) for name in bunch.target_names or ())
+    if not own:
+        raise DataError(f"data.target must name the target column of {source}; it has none of its own")
+    name = str(bunch.details.get("name", source)) if isinstance(bunch.get("details"), Mapping) else source
+    return _table(frame_columns(bunch.frame, name, source, _selection(config, source, own)), config, own)
 
 
-def _choose_features(file: CsvFile, target_names: tuple[str, ...], drop: tuple[str, ...]) -> tuple[str, ...]:
-    """The columns that are neither target nor dropped."""
+def _require(header: Sequence[str], name: str, role: str, place: str) -> None:
+    """Refuse the name of a column that is not there, and propose the nearest one."""
+    if name not in header:
+        hint = did_you_mean(name, header) or f"; its columns are {listed(header)}"
+        raise DataError(f"{place} must have the {role} column {name!r}{hint}")
+
+
+def _selection(config: DataConfig, place: str, own: tuple[str, ...] = ()) -> Select:
+    """Which columns to read, and which of them as text; checks all the names that the config has."""
+    targets, drop, by = config.target or own, config.drop, config.split.by
+
+    def select(header: tuple[str, ...]) -> dict[str, bool]:
+        split = () if by is None else (by,)
+        for names, role in ((targets, "target"), (drop, "dropped"), (config.kinds, "kinds"), (split, "split")):
+            for name in names:
+                _require(header, name, role, place)
+        if set(targets) & set(drop) or len(set(targets)) < len(targets):
+            raise DataError(
+                "data.target must name each column once, and none that data.drop names; "
+                f"got target = [{listed(targets)}], drop = [{listed(drop)}]"
+            )
+        if by is not None and by in (*targets, *drop):
+            raise DataError(f"data.split must name a column that is neither target nor dropped; got {by!r}")
+        if both := set(targets) & set(config.kinds):
+            raise DataError(
+                f"data.kinds is for features; {listed(sorted(both))} is a target: data.task says what it is"
+            )
+        if not set(header) - {*targets, *drop, *split}:
+            raise DataError(f"{place} must have a feature beside its target; no column is left for one")
+        as_text = {name for name, kind in config.kinds.items() if kind in ("categorical", "date")}
+        as_text |= {name for name in (config.split.column, config.split.group) if name is not None}
+        return {name: name in as_text for name in header if name not in drop}
+
+    return select
+
+
+def _table(raw: RawTable, config: DataConfig, own: tuple[str, ...] = ()) -> Table:
+    """Columns by their roles; every row has a target."""
+    target_names, by = config.target or own, config.split.by
+    if not len(raw.columns[0]):
+        raise DataError(f"{raw.place} must have rows to learn from; it has only a header")
+    columns = {column.name: column for column in raw.columns}
+    targets = {name: target_of(columns[name], raw) for name in target_names}
+    divider = None if by is None else divider_of(columns[by], raw, config.split, config.kinds.get(by))
+    is_feature = {name: name not in target_names and (name != by or name in config.kinds) for name in columns}
+    settled = {name: settle(columns[name], raw, config.kinds.get(name)) for name in columns if is_feature[name]}
+    settled = dict(zip(settled, keep_last_resort(list(settled.values())), strict=True))
+    features = _features([one.column for one in settled.values() if one.column.kind not in LEFT_OUT], raw)
+    findings = {name: one.finding for name, one in settled.items()}
     for name in target_names:
-        file.position(name, "target")
-    for name in drop:
-        file.position(name, "dropped")
-    if set(target_names) & set(drop) or len(set(target_names)) < len(target_names):
+        findings[name] = target_finding(name, targets[name])
+    if divider is not None and divider.name not in findings:
+        findings[divider.name] = divider.finding
+    note = left_out_note(list(settled.values()))
+    return Table(
+        raw.name, features, targets, tuple(findings[name] for name in columns), divider, (note,) if note else ()
+    )
+
+
+def _features(kept: Sequence[Column], raw: RawTable) -> Features:
+    if not kept:
         raise DataError(
-            "data.target must name each column once, and none that data.drop names; "
-            f"got target = [{listed(target_names)}], drop = [{listed(drop)}]"
+            f"{raw.place} must have a feature beside its target; its columns are identifiers or never change: "
+            "[data] kinds says what they are"
         )
-    features = tuple(name for name in file.header if name not in {*target_names, *drop})
-    if not features:
-        raise DataError(f"{file.path} must have a feature beside its target; no column is left for one")
-    if "" in features:
+    names = [column.name for column in kept]
+    if "" in names:
         raise DataError(
-            f"{file.path}: every column must have a name; column {file.header.index('') + 1} has none "
+            f"{raw.place}: every column must have a name; column {1 + names.index('')} has none "
             '(a row index?): name it, or leave it out with drop = [""]'
         )
-    return features
+    return Features(tuple(kept))
 
 
-def _read_columns(
-    file: CsvFile, feature_names: Sequence[str], target_names: Sequence[str]
-) -> tuple[NDArray[np.float64], dict[str, list[str]], "array[int]"]:
-    """Features (N, F), the stripped cells of each target, and each row's line."""
-    features = [file.position(name, "feature") for name in feature_names]
-    targets = {name: file.position(name, "target") for name in target_names}
-    blocks = [np.empty((0, len(features)))]
-    cells: dict[str, list[str]] = {name: [] for name in target_names}
-    lines = array("q")
-    texts: dict[str, str] = {}
-    seen: dict[str, str] = {}  # one object per distinct text: a class's label comes a million times
-    for chunk in file.chunks:
-        columns = list(zip(*chunk.rows, strict=True))
-        block = np.empty((len(chunk.rows), len(features)))
-        for i, (name, position) in enumerate(zip(feature_names, features, strict=True)):
-            bad = _fill(block[:, i], columns[position])
-            if bad is not None:
-                texts.setdefault(name, f"{columns[position][bad].strip()[:40]!r} in line {chunk.lines[bad]}")
-        blocks.append(block)
-        lines.extend(chunk.lines)
-        for name, position in targets.items():
-            cells[name].extend(seen.setdefault(cell.strip(), cell.strip()) for cell in columns[position])
-    if texts:
-        in_order = [name for name in feature_names if name in texts]
-        mend = f"leave text columns out with drop = [{listed(in_order, most=30)}]" if targets else "mend these cells"
-        raise DataError(_text_message(file.path, feature_names, texts, mend))
-    x = np.concatenate(blocks)
-    infinite = np.argwhere(np.isinf(x))
-    if len(infinite):
-        row, column = infinite[0]
-        raise DataError(
-            f"{file.path}: features must be finite; column {feature_names[column]!r} is infinite in line "
-            f"{lines[row]}, {len(infinite)} cells in all: leave such cells empty if the value is missing"
-        )
-    return x, cells, lines
-
-
-def _fill(block: NDArray[np.float64], cells: Sequence[str]) -> int | None:
-    """Write the numbers of one column (N,) into a block; the index of the first cell that is none, or None."""
-    try:
-        if "_" not in "".join(cells):  # Python reads 1_000 as a number; a table should not
-            block[:] = np.array(cells, dtype=np.float64)
-            return None
-    except ValueError:
-        pass  # a missing cell, true or false, or text: look at each
-    for i, cell in enumerate(cells):
-        number = _number(cell)
-        if number is None:
-            return i
-        block[i] = number
-    return None
-
-
-def _number(cell: str) -> float | None:
-    """The number in a cell; NaN if it is missing; None if it is text."""
-    text = cell.strip().lower()
-    if text in MISSING:
-        return np.nan
-    if text in _TRUTH:
-        return _TRUTH[text]
-    try:
-        return None if "_" in text else float(text)
-    except ValueError:
-        return None
-
-
-def _text_message(path: str, names: Sequence[str], texts: dict[str, str], mend: str) -> str:
-    found = [name for name in names if name in texts]  # as in the header, not as met
-    examples = ", ".join(f"{name!r} ({texts[name]})" for name in found[:3])
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return f"{path}: features must be numbers, true/false or empty; text is in {examples}{more}: {mend}"
-
-
-def _target(path: str, name: str, cells: list[str], lines: Sequence[int]) -> NDArray[Any]:
-    """One target as float64, bool or str (N,), whichever fits all its cells."""
-    distinct = {cell: _number(cell) for cell in set(cells)}
-    if all(number is not None for number in distinct.values()):
-        numbers = np.array([distinct[cell] for cell in cells], dtype=np.float64)
-        _refuse(path, name, lines, np.flatnonzero(np.isnan(numbers)), "missing")
-        _refuse(path, name, lines, np.flatnonzero(np.isinf(numbers)), "infinite")
-        is_truth = all(cell.lower() in _TRUTH for cell in distinct)
-        return numbers.astype(np.bool_) if is_truth else numbers
-    # In text only an empty cell is missing: "none" may be a class.
-    _refuse(path, name, lines, [i for i, cell in enumerate(cells) if not cell], "missing")
-    return np.array(cells, dtype=np.str_)
-
-
-def _refuse(path: str, name: str, lines: Sequence[int], rows: Iterable[int], what: str) -> None:
-    found = [lines[row] for row in rows]
-    if found:
-        raise DataError(
-            f"{path}: the target {name!r} must be known and finite in every row; it is {what} in "
-            f"{len(found)} rows (lines {', '.join(map(str, found[:5]))}{', ...' if len(found) > 5 else ''}): "
-            "fill in or remove these rows"
-        )
+def target_finding(name: str, values: NDArray[Any]) -> Finding:
+    """A target's line in the table that people see."""
+    distinct = np.unique(values)
+    return Finding(
+        name, "target", "", 0, len(distinct), f"{values[0]:.10g}" if values.dtype.kind == "f" else str(values[0])
+    )

@@ -21,6 +21,8 @@ from torch import Tensor
 from dlcore.config import DEFAULT_METRIC, TASKS, metrics_of
 from dlcore.errors import ConfigError
 from dlcore.metrics import METRICS, widest_dtype
+from dlcore.scaling import Knots
+from dlcore.target_scaling import TargetTransform, inverse_pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class Task:
     """Mean of each target over the training rows, in its units; regression only."""
     target_scale: tuple[float, ...] = ()
     """Standard deviation of each target over the training rows, in its units; regression only."""
+    target_transform: TargetTransform | None = None
+    """What was done to the targets before they were standardised: then mean and scale are of the transformed ones."""
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
@@ -66,7 +70,7 @@ class Task:
             in the targets' own units, (..., B, C), in the widest floating type of the device.
         """
         if self.name == "regression":
-            return self._in_own_units(outputs)
+            return self._in_own_units(outputs, is_prediction=True)
         return outputs.squeeze(-1).sigmoid() if self.name == "binary" else _over_classes(F.softmax, outputs)
 
     def metric(self, name: str, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -83,7 +87,7 @@ class Task:
             check_metric(self.name, name)
         predictions, trained_on = self.predict(outputs), targets
         if self.name == "regression":
-            targets = self._in_own_units(targets)
+            targets = self._in_own_units(targets, is_prediction=False)
         elif self.name == "binary":
             predictions = torch.stack([1 - predictions, predictions], -1)
             targets = targets.to(torch.int64)
@@ -93,13 +97,34 @@ class Task:
             found["log_loss"] = self.loss(outputs, trained_on).to(widest_dtype(outputs.device))
         return found
 
-    def _in_own_units(self, values: Tensor) -> Tensor:
+    def _in_own_units(self, values: Tensor, *, is_prediction: bool) -> Tensor:
         """Standardised values (..., B, C) -> values in the targets' units, same shape.
 
         In the widest type: float32 holds a year such as 2024.37 only to 0.0001.
         """
         wide = values.to(widest_dtype(values.device))
-        return wide * wide.new_tensor(self.target_scale) + wide.new_tensor(self.target_mean)
+        unscaled = wide * wide.new_tensor(self.target_scale) + wide.new_tensor(self.target_mean)
+        return unscaled if self.target_transform is None else _restored(unscaled, self.target_transform, is_prediction)
+
+
+def _restored(transformed: Tensor, transform: TargetTransform, is_prediction: bool) -> Tensor:
+    """`TargetTransform.inverse` for tensors (..., B, C); a NaN stays one."""
+    new = transformed.new_tensor
+    if transform.name == "log":
+        restored = transformed.clamp(max=700.0 if transformed.dtype == torch.float64 else 80.0).exp()
+        restored = restored - new(transform.offsets)
+    else:
+        restored = torch.stack(
+            [_unbent(transformed[..., i], curve) for i, curve in enumerate(transform.curves)], dim=-1
+        )
+    return restored.clamp(new(transform.low), new(transform.high)) if is_prediction else restored
+
+
+def _unbent(level: Tensor, curve: Knots) -> Tensor:
+    """Levels of one target -> values in its unit, same shape."""
+    levels, knots, widths = (level.new_tensor(part) for part in inverse_pieces(curve))
+    left = (torch.searchsorted(levels, level.contiguous(), right=True) - 1).clamp(0, len(levels) - 1)
+    return (knots[left] + (level - levels[left]) * widths[left]) * curve.unit
 
 
 def _over_classes(function: Callable[[Tensor, int], Tensor], outputs: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def predict_file(export_dir: Path, file: Path, out: Path | None) -> None:
         model = ExportedModel.load(export_dir)
     except ExportError as error:
         raise UserError(str(error)) from error
-    rows = read_features(str(file), model.feature_names)
+    rows = read_features(str(file), dict.fromkeys(model.feature_names, "numeric")).numbers()
     with _opened(out) as stream:
         writer = csv.writer(stream, lineterminator="\n")
         for start in range(0, max(len(rows), 1), _CHUNK_ROWS):

@@ -60,8 +60,8 @@ class Request:
     winner: Winner
     run_id: str
     """The study's run; the export becomes its artifact."""
-    input_example: Mapping[str, list[float]] | None = None
-    """Some rows as columns; None takes the row of training medians from the manifest."""
+    input_example: Mapping[str, list[float | str]] | None = None
+    """Some rows as columns; None takes the row of usual values from the manifest."""
 
 
 def register_elsewhere(request: Request, credentials: Mapping[str, str], is_cancelled: Callable[[], bool]) -> None:
@@ -154,15 +154,14 @@ def _new_version(client: "MlflowClient", request: Request) -> str:
     return str(created.version)
 
 
-def _save_model(target: Path, export: Path, rows: Mapping[str, list[float]] | None) -> None:
+def _save_model(target: Path, export: Path, rows: Mapping[str, list[float | str]] | None) -> None:
     """Write the export as an MLflow model: a script around onnxruntime, no pickle."""
     import mlflow.pyfunc
     import pandas as pd
 
     manifest = json.loads((export / "model.json").read_text(encoding="utf-8"))
     if rows is None:
-        names, medians = manifest["feature_names"], manifest.get("preprocessing", {}).get("fill", [])
-        rows = {column: [float(fill)] for column, fill in zip(names, medians, strict=len(medians) > 0)}
+        rows = {column["name"]: [column["example"]] for column in manifest["columns"]}
     mlflow.pyfunc.save_model(
         str(target),
         python_model=str(Path(__file__).with_name("served_model.py")),
@@ -189,7 +188,7 @@ def _signature(export: Path, manifest: Mapping[str, Any]) -> "ModelSignature":
         specs: list[Any] = []
         for node in nodes:
             kind = types[node.type[len("tensor(") : -1]]
-            # Declared as a double, MLflow refuses a column of whole numbers or booleans before the model sees it.
+            # Declared as a double, MLflow refuses whole numbers, booleans and dates before the model sees them.
             accepts_any_number = is_input and kind == "double"
             column = AnyType() if accepts_any_number else kind  # type: ignore[no-untyped-call]
             specs.append(ColSpec(column, ours.get(node.name, node.name)))

@@ -183,7 +183,7 @@ def _facts_by(export: exports.Found) -> dict[str, object]:
             "task": manifest["task"],
             "curve_metric": curve_metric(manifest["task"], objectives[0].metric),
             "cohort_size": cohort_size(spec),
-            "n_features": len(manifest["feature_names"]),
+            "n_features": manifest["architecture"]["n_features"],
             "data_name": manifest["data"]["name"],
             "data_fingerprint": facts["data_fingerprint"],
             "environment_json": json.dumps(facts["environment"]),

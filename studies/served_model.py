@@ -28,6 +28,7 @@ class ExportedNetwork(PythonModel):
             str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
         )
         self._types = {node.name: node.type for node in self._session.get_inputs()}
+        self._dates = {column["name"] for column in manifest["columns"] if column["kind"] == "date"}
         # Names in the graph differ from people's only where ONNX needs it.
         self._inputs = manifest.get("inputs") or {name: name for name in self._types}
         self._outputs = manifest.get("outputs") or {node.name: node.name for node in self._session.get_outputs()}
@@ -35,15 +36,26 @@ class ExportedNetwork(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Answer N raw rows, missing numbers as NaN, with N rows of one column per output."""
+        """Answer N raw rows, missing values as NaN or None, with N rows of one column per output.
+
+        Dates are ISO texts, datetimes, or seconds since 1970-01-01 UTC.
+        """
         columns = {}
         for column, name in self._inputs.items():
             if self._types[name] == "tensor(string)":
                 columns[name] = model_input[column].fillna("").astype(str).to_numpy(dtype=object)
+            elif column in self._dates and not pd.api.types.is_numeric_dtype(model_input[column].dtype):
+                columns[name] = _seconds(model_input[column])
             else:
                 columns[name] = model_input[column].to_numpy(dtype=np.float64, na_value=np.nan)
         answers = self._session.run(list(self._outputs.values()), columns)
         return pd.DataFrame(dict(zip(self._outputs, answers, strict=True)))
+
+
+def _seconds(dates: "pd.Series[Any]") -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    """ISO texts or datetimes (N,) -> seconds since 1970-01-01 UTC."""
+    moments = pd.to_datetime(dates, utc=True, format="ISO8601").to_numpy(dtype="datetime64[us]")
+    return np.where(np.isnat(moments), np.nan, moments.astype(np.int64) / 1e6)
 
 
 set_model(ExportedNetwork())

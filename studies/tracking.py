@@ -55,7 +55,7 @@ class Mirror:
         self._done: set[int] = set()
         self._refused: dict[int | str, str] = {}
         self._progress: Mapping[str, float | str] | None = None
-        self._winner: tuple[Winner, Mapping[str, list[float]] | None] | None = None
+        self._winner: tuple[Winner, Mapping[str, list[float | str]] | None] | None = None
         self._ending: str | None = None
         self._is_closed = False
         self.error: str | None = None
@@ -95,12 +95,12 @@ class Mirror:
             self._progress = dict(progress)
             self._changed.notify_all()
 
-    def register(self, winner: Winner, input_example: Mapping[str, list[float]] | None = None) -> None:
+    def register(self, winner: Winner, input_example: Mapping[str, list[float | str]] | None = None) -> None:
         """Hand over the winner, to be registered once all trials are there; never waits.
 
         Args:
             winner: with the folder of its export.
-            input_example: some rows as columns; without it, one row of the training medians.
+            input_example: some rows as columns; without it, one row of usual values.
         """
         with self._changed:
             self._winner = (winner, input_example)
@@ -242,7 +242,9 @@ class Mirror:
             for number in numbers:
                 self._todo.pop(number, None)
 
-    def _write_winner(self, study: MirroredStudy, winner: Winner, example: Mapping[str, list[float]] | None) -> None:
+    def _write_winner(
+        self, study: MirroredStudy, winner: Winner, example: Mapping[str, list[float | str]] | None
+    ) -> None:
         try:
             study.write_winner(winner)
             name, uuid = self._facts.name, self._facts.uuid

@@ -12,6 +12,7 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
+from dlcore.columns import Features
 from dlcore.export import ExportedModel, load_network
 from studies.storage import Storage
 from tests.conftest import Studies
@@ -107,11 +108,13 @@ def test_the_export_answers_as_torch_does(finished: str, served_home: Path) -> N
     network, preprocessor, _ = load_network(folder)
     exported = ExportedModel.load(folder)
     rng = np.random.default_rng(0)
-    x = preprocessor.transform(np.full((1, len(exported.feature_names)), np.nan)) + rng.normal(size=(50, 1))
-    raw = x * np.asarray(preprocessor.scale) + np.asarray(preprocessor.mean)
+    names = exported.feature_names
+    x = rng.normal(size=(50, len(names)))
+    scalers = [encoder.scaler for encoder in preprocessor.encoders]
+    raw = x * [scaler.scale for scaler in scalers] + [scaler.mean for scaler in scalers]
     with torch.no_grad():
-        outputs = network(torch.from_numpy(preprocessor.transform(raw)).float()).double()
-    answers = exported.predict({name: raw[:, i] for i, name in enumerate(exported.feature_names)})
+        outputs = network(torch.from_numpy(preprocessor.transform(Features.from_numbers(names, raw))).float()).double()
+    answers = exported.predict({name: raw[:, i] for i, name in enumerate(names)})
     if TASKS[finished] == "binary":
         expected = torch.cat([torch.sigmoid(-outputs), torch.sigmoid(outputs)], dim=1).numpy()
     elif TASKS[finished] == "multiclass":

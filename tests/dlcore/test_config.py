@@ -15,6 +15,7 @@ from dlcore.config import (
     TASKS,
     DataConfig,
     ModelConfig,
+    SplitConfig,
     TrainConfig,
     metrics_of,
 )
@@ -67,10 +68,11 @@ def test_configs_are_frozen_and_comparable() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({}, "exactly one of source"),
-        ({"source": "sklearn:wine", "path": "wine.csv", "target": ("y",)}, "exactly one of source"),
+        ({}, "must name the target column of the frame"),
+        ({"source": "sklearn:wine", "path": "wine.csv", "target": ("y",)}, "one of source .* and path .*, not both"),
         ({"path": "wine.csv"}, "data.target must name the target column of wine.csv"),
         ({"source": "sklearn:wine", "task": "ranking"}, "data.task must be one of"),
+        ({"path": "a.csv", "target": ("y",), "kinds": {"a": "text"}}, "data.kinds must be one of numeric, .*'text'"),
         ({"source": "sklearn:wine", "val_fraction": 0.0}, r"data.val_fraction must lie in \(0, 1\); got 0.0"),
         ({"source": "sklearn:wine", "test_fraction": 1.0}, r"data.test_fraction must lie in \(0, 1\); got 1.0"),
         ({"source": "sklearn:wine", "val_fraction": 0.5, "test_fraction": 0.5}, "rows are left to train on"),
@@ -124,3 +126,17 @@ def test_a_wrong_train_config_is_refused_by_the_name_of_its_field(field: str, va
     TrainConfig(epochs=10)
     with pytest.raises(ConfigError, match=f"^{field} must"):
         TrainConfig(**{"epochs": 10} | {field: value})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"column": "a", "group": "b"}, "one of column, group and time; got column and group"),
+        ({"folds": 1}, r"data.split.folds must lie in \[2, 100\]; got 1"),
+        ({"folds": 5, "time": "t"}, "folds cannot go with time"),
+    ],
+)
+def test_a_wrong_split_is_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SplitConfig(**wrong)
+    assert SplitConfig(group="g", folds=5).by == "g" and SplitConfig().by is None

@@ -4,17 +4,20 @@ import random
 
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
 import torch
 
 from dlcore import onnx_graph
-from dlcore.config import ACTIVATIONS, ModelConfig
+from dlcore.columns import Features
+from dlcore.config import ACTIVATIONS, SCALINGS, TARGET_TRANSFORMS, ModelConfig, PreprocessConfig
 from dlcore.data import DataSplits, Split
 from dlcore.errors import ExportError
 from dlcore.export import FILES, ExportedModel, export_model, load_network
 from dlcore.files import SUMS_FILE, read_sealed, write_sealed
 from dlcore.models import build_model
 from dlcore.preprocess import fit_preprocessor
+from tests.dlcore.column_tools import of_all_kinds, raw, splits_of_all_kinds, with_unseen
 
 LABELS = {"binary": ("no", "yes"), "multiclass": (3, 5, 8), "regression": ()}
 TASKS = tuple(LABELS)
@@ -31,7 +34,8 @@ def make_splits(task: str, *, names=("a", "year", "empty", "d"), labels=None, ta
         y = rng.normal(size=(400, len(targets))) * np.arange(1, len(targets) + 1) * 1e3 + 1e4
     else:
         y = rng.integers(0, len(labels), 400)
-    train, val, test = (Split(x[p], y[p], p) for p in np.split(np.arange(400), (200, 300)))
+    features = Features.from_numbers(names, x)
+    train, val, test = (Split(features.take(p), y[p], p) for p in np.split(np.arange(400), (200, 300)))
     return DataSplits(
         name="made",
         task=task,
@@ -58,7 +62,8 @@ def columns_of(splits: DataSplits, x: np.ndarray) -> dict[str, np.ndarray]:
 def torch_answers(model, splits: DataSplits, x: np.ndarray) -> np.ndarray:
     """Probabilities of all classes, or values in own units: (N, C), computed without the export."""
     with torch.no_grad():
-        outputs = model.eval()(torch.from_numpy(splits.preprocessor.transform(x)).float())
+        rows = splits.preprocessor.transform(Features.from_numbers(splits.feature_names, x))
+        outputs = model.eval()(torch.from_numpy(rows).float())
     answers = splits.to_task().predict(outputs).numpy()
     return np.stack([1 - answers, answers], axis=1) if splits.task == "binary" else answers
 
@@ -71,7 +76,7 @@ def test_onnx_answers_as_torch_does(tmp_path, task, activation):
     exported = ExportedModel.load(export_model(tmp_path / "out", model, config, splits, {}))
     rng = np.random.default_rng(1)
     for n in (1, 7, 1000):
-        x = splits.train.x[rng.integers(0, 200, n)]
+        x = splits.train.x.numbers()[rng.integers(0, 200, n)]
         x[rng.random(x.shape) < 0.1] = np.nan
         expected = torch_answers(model, splits, x)
         answers = exported.predict(columns_of(splits, x))
@@ -88,6 +93,57 @@ def test_onnx_answers_as_torch_does(tmp_path, task, activation):
             assert labels.tolist() == [splits.class_labels[i] for i in expected.argmax(axis=1)]
 
 
+@pytest.mark.parametrize("scaling", SCALINGS)
+@pytest.mark.parametrize("task", TASKS)
+def test_raw_rows_of_all_kinds_are_answered_as_torch_does(tmp_path, task, scaling):
+    for transform in TARGET_TRANSFORMS if task == "regression" else ("none",):
+        splits = splits_of_all_kinds(task, PreprocessConfig(scaling, target_transform=transform))
+        model, config = make_network(splits)
+        exported = ExportedModel.load(export_model(tmp_path / "out", model, config, splits, {}))
+        for n in (1, 7, 1000):
+            rows = with_unseen(of_all_kinds(n, seed=n, holes=0.3))
+            with torch.no_grad():
+                outputs = model.eval()(torch.from_numpy(splits.preprocessor.transform(rows)).float())
+            expected = splits.to_task().predict(outputs).numpy()
+            answers = exported.predict(raw(rows))
+            if task == "regression":
+                scale = splits.preprocessor.scale_target
+                found = scale(answers["prediction"][:, np.newaxis])
+                np.testing.assert_allclose(found, scale(expected), rtol=0, atol=1e-5)
+            else:
+                found = np.stack([answers[f"probability_{label}"] for label in splits.class_labels], axis=1)
+                expected = np.stack([1 - expected, expected], axis=1) if task == "binary" else expected
+                np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_columns_of_a_frame_are_answered_whatever_form_their_values_have(tmp_path):
+    splits = splits_of_all_kinds("binary")
+    model, config = make_network(splits)
+    exported = ExportedModel.load(export_model(tmp_path / "out", model, config, splits, {}))
+    assert exported.kinds["sold"] == "date" and exported.kinds["zip"] == "categorical"
+    plain = raw(of_all_kinds(50, holes=0.3))
+    frame = pd.DataFrame(plain)
+    frame["sold"] = pd.to_datetime(frame["sold"], unit="s")
+    frame["day"] = pd.to_datetime(frame["day"], unit="s").dt.strftime("%Y-%m-%d")
+    frame["zip"] = pd.to_numeric(frame["zip"])  # codes that were read as numbers
+    frame["city"] = frame["city"].replace("", None).astype("category")
+    frame["is_new"] = frame["is_new"].astype("boolean")
+    expected = exported.predict(plain)
+    for name, values in exported.predict({name: frame[name] for name in frame}).items():
+        assert values.tolist() == expected[name].tolist()
+
+
+def test_the_manifest_has_a_usual_row_that_can_be_answered(tmp_path):
+    splits = splits_of_all_kinds("regression")
+    model, config = make_network(splits)
+    exported = ExportedModel.load(export_model(tmp_path / "out", model, config, splits, {}))
+    columns = exported.manifest["columns"]
+    assert [column["kind"] for column in columns] == [column.kind for column in splits.val.x.columns]
+    usual = {column["name"]: np.array([column["example"]]) for column in columns}
+    assert usual["city"] == "Rome" and usual["sold"][0].endswith("Z")
+    assert np.isfinite(exported.predict(usual)["prediction"]).all()
+
+
 def test_every_activation_has_its_nodes():
     assert set(onnx_graph.ACTIVATION_NODES) == set(ACTIVATIONS)
 
@@ -97,8 +153,8 @@ def test_a_linear_model_and_a_deep_one_can_be_exported(tmp_path):
     for widths in ((), (8,) * 12):
         model, config = make_network(splits, "tanh", widths)
         exported = ExportedModel.load(export_model(tmp_path / "out", model, config, splits, {}))
-        answers = exported.predict(columns_of(splits, splits.test.x))
-        expected = torch_answers(model, splits, splits.test.x)
+        answers = exported.predict(columns_of(splits, splits.test.x.numbers()))
+        expected = torch_answers(model, splits, splits.test.x.numbers())
         np.testing.assert_allclose(answers["probability_5"], expected[:, 1], rtol=0, atol=1e-5)
 
 
@@ -108,8 +164,8 @@ def test_labels_come_back_as_they_are_called_in_the_table(tmp_path, task, labels
     splits = make_splits(task, labels=labels)
     model, config = make_network(splits)
     exported = ExportedModel.load(export_model(tmp_path / "out", model, config, splits, {}))
-    found = exported.predict(columns_of(splits, splits.test.x))["label"].tolist()
-    expected = [labels[i] for i in torch_answers(model, splits, splits.test.x).argmax(axis=1)]
+    found = exported.predict(columns_of(splits, splits.test.x.numbers()))["label"].tolist()
+    expected = [labels[i] for i in torch_answers(model, splits, splits.test.x.numbers()).argmax(axis=1)]
     assert found == expected
     assert {type(label) for label in found} == {type(labels[0])}
     assert exported.class_labels == labels
@@ -119,9 +175,9 @@ def test_several_targets_have_a_prediction_each(tmp_path):
     splits = make_splits("regression", targets=("price", "size"))
     model, config = make_network(splits)
     exported = ExportedModel.load(export_model(tmp_path / "out", model, config, splits, {}))
-    answers = exported.predict(columns_of(splits, splits.test.x))
+    answers = exported.predict(columns_of(splits, splits.test.x.numbers()))
     assert list(answers) == ["prediction_price", "prediction_size"]
-    expected = torch_answers(model, splits, splits.test.x)
+    expected = torch_answers(model, splits, splits.test.x.numbers())
     np.testing.assert_allclose(np.stack(list(answers.values()), axis=1), expected, rtol=1e-6)
 
 
@@ -131,9 +187,9 @@ def test_columns_may_be_called_like_outputs_or_like_our_own_tensors(tmp_path):
     model, config = make_network(splits)
     exported = ExportedModel.load(export_model(tmp_path / "out", model, config, splits, {}))
     assert exported.feature_names == names
-    answers = exported.predict(columns_of(splits, splits.test.x))
+    answers = exported.predict(columns_of(splits, splits.test.x.numbers()))
     assert list(answers) == ["label", "probability_no", "probability_yes"]
-    expected = torch_answers(model, splits, splits.test.x)
+    expected = torch_answers(model, splits, splits.test.x.numbers())
     np.testing.assert_allclose(answers["probability_yes"], expected[:, 1], rtol=0, atol=1e-5)
 
 
@@ -167,7 +223,7 @@ def test_the_manifest_says_all_that_is_needed_to_use_it(tmp_path):
     manifest = json.loads(text)
     assert "NaN" not in text
     assert manifest["facts"] == {"metrics": {"f1": 0.5, "roc_auc": None}, "widths": [1, 2], "note": None}
-    assert manifest["feature_names"] == ["a", "year", "empty", "d"]
+    assert manifest["columns"][0] | {"example": 0} == {"name": "a", "kind": "numeric", "example": 0}
     assert manifest["class_labels"] == [3, 5, 8]
     assert manifest["task"] == "multiclass"
     assert manifest["architecture"]["widths"] == [16, 8]
@@ -302,7 +358,7 @@ def test_a_graph_that_reads_other_files_is_refused(folder, tmp_path):
 
 def test_a_sealed_folder_of_something_else_is_refused(folder, tmp_path):
     files = read_sealed(folder, FILES)
-    for change in ({"model.onnx": b"junk"}, {"model.onnx": b""}, {"model.json": b'{"format_version": 1}'}):
+    for change in ({"model.onnx": b"junk"}, {"model.onnx": b""}, {"model.json": b'{"format_version": 2}'}):
         write_sealed(tmp_path / "out", {**files, **change})
         with pytest.raises(ExportError, match="out must be an export written by dlcore"):
             ExportedModel.load(tmp_path / "out")

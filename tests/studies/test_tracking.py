@@ -241,7 +241,8 @@ def an_export(folder: Path, bias: float) -> Winner:
     onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
     folder.mkdir(exist_ok=True)
     (folder / "model.onnx").write_bytes(model)
-    manifest = {"feature_names": ["a", "b"], "preprocessing": {"fill": [0.5, 1.5]}}
+    columns = [{"name": name, "kind": "numeric", "example": value} for name, value in (("a", 0.5), ("b", 1.5))]
+    manifest = {"columns": columns}
     (folder / "model.json").write_text(json.dumps(manifest))
     sha256 = hashlib.sha256(model).hexdigest()
     return Winner(0, (0.9,), {"depth": 1}, 3, {"accuracy": 0.9}, {"accuracy": 0.8}, str(folder), sha256)

@@ -1,0 +1,78 @@
+"""One raw column as people have it -> the array that an exported graph takes."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dlcore.errors import ExportError
+
+_NUMBERS = "numbers or booleans, NaN where missing"
+_DATES = 'dates (ISO texts such as "2024-02-29" or "2024-02-29T12:30:00Z", datetime64, or seconds since 1970 in UTC)'
+
+
+def to_input(name: str, kind: str, values: NDArray[Any]) -> NDArray[Any]:
+    """Convert one column.
+
+    Args:
+        name: For the message.
+        kind: "numeric", "boolean", "date" or "categorical".
+        values: (N,), numpy's or pandas's: texts; numbers or booleans; for a date ISO texts, datetime64, or numbers that
+            are seconds since 1970-01-01 UTC (a time without a zone is UTC). None, NaN, NaT and "" are missing.
+
+    Returns:
+        (N,): text as Python strings, "" where missing; all else float64, NaN where missing.
+
+    Raises:
+        ExportError: The values are of another kind.
+    """
+    if np.ndim(values) != 1:
+        raise ExportError(f"column {name} must have one dimension; got shape {np.shape(values)}")
+    series = pd.Series(values)
+    if kind == "categorical":
+        return _texts(name, series)
+    wanted = _DATES if kind == "date" else _NUMBERS
+    try:
+        numbers = _seconds(series) if kind == "date" else _numbers(series)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ExportError(f"column {name} must hold {wanted}; {error}") from error
+    if (infinite := np.isinf(numbers)).any():
+        raise ExportError(f"column {name} must hold finite values; row {int(infinite.argmax()) + 1} is infinite")
+    return np.ascontiguousarray(numbers)
+
+
+def _texts(name: str, series: "pd.Series[Any]") -> NDArray[Any]:
+    texts = np.empty(len(series), dtype=object)
+    for row, (value, is_missing) in enumerate(zip(series.tolist(), series.isna().tolist(), strict=True)):
+        texts[row] = "" if is_missing else _text(value)
+        if texts[row] is None:
+            raise ExportError(f"column {name} must hold texts, None or NaN where missing; got {value!r}")
+    return texts
+
+
+def _text(value: object) -> str | None:
+    """A category's text; a whole number as a table would have it, since codes are often read as numbers."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else None
+
+
+def _numbers(series: "pd.Series[Any]") -> NDArray[np.float64]:
+    if pd.api.types.is_datetime64_any_dtype(series.dtype):
+        raise TypeError("got dates")
+    return series.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _seconds(series: "pd.Series[Any]") -> NDArray[np.float64]:
+    if not pd.api.types.is_datetime64_any_dtype(series.dtype):
+        if pd.api.types.is_numeric_dtype(series.dtype) or series.isna().all():
+            return _numbers(series)
+        empty = [isinstance(value, str) and not value.strip() for value in series.tolist()]
+        series = pd.to_datetime(series.mask(np.array(empty, dtype=bool)), utc=True, format="ISO8601")
+    elif series.dt.tz is not None:
+        series = series.dt.tz_convert("UTC")
+    moments = series.to_numpy(dtype="datetime64[us]")
+    return np.where(np.isnat(moments), np.nan, moments.astype(np.int64) / 1e6)
