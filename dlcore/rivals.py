@@ -73,26 +73,44 @@ def train_rivals(splits: DataSplits, seed: int, bounds: Bounds | None = None) ->
         The strongest kind first. Where train has a single class there is only the majority.
     """
     bounds = bounds or Bounds()
-    x, y = (t.numpy() for t in split_tensors(splits, "train", "cpu", torch.float64))
     task = splits.to_task()
+    # With folds the network learns from all rows but test, once they have chosen it; so do its rivals.
+    lessons = {"val": _rows(splits, "train")}
+    if splits.folds:
+        lessons["test"] = _rows(splits, "train", "val")
     is_regression = task.name == "regression"
-    found: list[Rival] = []
-    if is_regression or len(np.unique(y)) > 1:
-        for name, train in (("gradient boosting", _boosting), (_linear_name(is_regression), _linear)):
-            n_rows = bounds.rows if train is _boosting else min(bounds.rows, _linear_rows(x, task, bounds))
-            rows, remark = _drawn(len(x), n_rows, seed)
-            answer, cut = train(x[rows], y[rows], task, derive_seed(seed, "rivals") % 2**32, bounds)
-            found.append(_judged(name, answer, splits, task, "; ".join(filter(None, [remark, cut]))))
-    found.append(_judged("mean" if is_regression else "majority", _constant(y, task), splits, task, ""))
-    return found
+    kinds: list[tuple[str, _Train]] = [("mean" if is_regression else "majority", _constant)]
+    if is_regression or all(len(np.unique(y)) > 1 for _, y in lessons.values()):
+        kinds = [("gradient boosting", _boosting), (_linear_name(is_regression), _linear), *kinds]
+    return [_judged(name, train, lessons, splits, _Terms(task, seed, bounds or Bounds())) for name, train in kinds]
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """Under what a rival learns."""
+
+    task: Task
+    seed: int
+    bounds: Bounds
+
+
+_Train = Callable[[Floats, Floats, _Terms], tuple[Answer, str]]
+
+
+def _rows(splits: DataSplits, *names: str) -> tuple[Floats, Floats]:
+    """Preprocessed rows of these splits and their targets."""
+    parts = [split_tensors(splits, name, "cpu", torch.float64) for name in names]
+    x, y = (torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True))
+    return x, y
 
 
 def _linear_name(is_regression: bool) -> str:
     return "ridge regression" if is_regression else "logistic regression"
 
 
-def _linear_rows(x: Floats, task: Task, bounds: Bounds) -> int:
-    return max(1_000, bounds.products // int(x.shape[1] * task.n_outputs))
+def _linear_rows(x: Floats, terms: _Terms) -> int:
+    """Train rows that a linear model may take."""
+    return max(1_000, terms.bounds.products // int(x.shape[1] * terms.task.n_outputs))
 
 
 def _drawn(n: int, n_most: int, seed: int) -> tuple[NDArray[np.int64], str]:
@@ -103,9 +121,14 @@ def _drawn(n: int, n_most: int, seed: int) -> tuple[NDArray[np.int64], str]:
     return np.sort(order.numpy()), f"trained on {n_most:,} of {n:,} rows"
 
 
-def _judged(name: str, answer: Answer, splits: DataSplits, task: Task, remark: str) -> Rival:
-    metrics = {}
+def _judged(
+    name: str, train: _Train, lessons: Mapping[str, tuple[Floats, Floats]], splits: DataSplits, terms: _Terms
+) -> Rival:
+    """Train a rival for each split that has a lesson of its own, and measure it."""
+    metrics, remark, task = {}, "", terms.task
     for split in ("val", "test"):
+        if split in lessons:
+            answer, remark = train(*lessons[split], terms)
         x, y = split_tensors(splits, split, "cpu", torch.float64)
         answers = torch.from_numpy(answer(x.numpy()))
         outputs = answers if task.name == "regression" else outputs_of(task, answers)
@@ -113,49 +136,54 @@ def _judged(name: str, answer: Answer, splits: DataSplits, task: Task, remark: s
     return Rival(name, metrics, remark)
 
 
-def _constant(y: Floats, task: Task) -> Answer:
+def _constant(x: Floats, y: Floats, terms: _Terms) -> tuple[Answer, str]:
     """The mean of each target, or how often each class is seen in train."""
-    if task.name == "regression":
-        always = y.mean(0)
-    else:
-        always = np.bincount(y.astype(np.int64), minlength=_n_classes(task)) / len(y)
-    return lambda x: np.tile(always, (len(x), 1))
+    always = y.mean(0)
+    if terms.task.name != "regression":
+        always = np.bincount(y.astype(np.int64), minlength=_n_classes(terms.task)) / len(x)
+    return lambda rows: np.tile(always, (len(rows), 1)), ""
 
 
-def _linear(x: Floats, y: Floats, task: Task, seed: int, bounds: Bounds) -> tuple[Answer, str]:
+def _linear(x: Floats, y: Floats, terms: _Terms) -> tuple[Answer, str]:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression, Ridge
 
-    if task.name == "regression":
-        ridge = Ridge().fit(x, y)
-        return lambda rows: np.asarray(ridge.predict(rows)).reshape(len(rows), -1), ""
+    rows, remark = _drawn(len(x), min(terms.bounds.rows, _linear_rows(x, terms)), terms.seed)
+    if terms.task.name == "regression":
+        ridge = Ridge().fit(x[rows], y[rows])
+        return lambda asked: np.asarray(ridge.predict(asked)).reshape(len(asked), -1), remark
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model = LogisticRegression(max_iter=_ITERATIONS).fit(x, y)
+        model = LogisticRegression(max_iter=_ITERATIONS).fit(x[rows], y[rows])
     is_cut = int(np.max(model.n_iter_)) >= _ITERATIONS
-    return _of_all_classes(model, task), f"stopped after {_ITERATIONS} iterations" if is_cut else ""
+    cut = f"stopped after {_ITERATIONS} iterations" if is_cut else ""
+    return _of_all_classes(model, terms.task), "; ".join(filter(None, [remark, cut]))
 
 
-def _boosting(x: Floats, y: Floats, task: Task, seed: int, bounds: Bounds) -> tuple[Answer, str]:
+def _boosting(x: Floats, y: Floats, terms: _Terms) -> tuple[Answer, str]:
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-    if task.name != "regression":
-        model = HistGradientBoostingClassifier(warm_start=True, random_state=seed)
-        n_rounds, n_wanted = _boost(model, x, y, bounds.seconds)
-        return _of_all_classes(model, task), _cut_short(n_rounds, n_wanted)
-    models = [HistGradientBoostingRegressor(warm_start=True, random_state=seed) for _ in range(task.n_outputs)]
-    counts = [_boost(m, x, y[:, i], bounds.seconds / len(models)) for i, m in enumerate(models)]
-    return (
-        lambda rows: np.stack([m.predict(rows) for m in models], 1),
-        _cut_short(*min(counts, key=lambda count: count[0] / count[1])),
+    rows, remark = _drawn(len(x), terms.bounds.rows, terms.seed)
+    seed, n_models = derive_seed(terms.seed, "rivals") % 2**32, y[0].size
+    targets = y.reshape(len(y), n_models).T
+    kind = HistGradientBoostingRegressor if terms.task.name == "regression" else HistGradientBoostingClassifier
+    models = [kind(warm_start=True, random_state=seed) for _ in range(n_models)]
+    n_rounds = min(
+        _boost(model, x[rows], own[rows], terms.bounds.seconds / n_models)
+        for model, own in zip(models, targets, strict=True)
     )
+    cut = f"{n_rounds} of {ROUNDS} rounds, for want of time" if n_rounds < ROUNDS else ""
+    said = "; ".join(filter(None, [remark, cut]))
+    if terms.task.name != "regression":
+        return _of_all_classes(models[0], terms.task), said
+    return lambda asked: np.stack([model.predict(asked) for model in models], 1), said
 
 
-def _boost(model: Any, x: Floats, y: Floats, seconds: float) -> tuple[int, int]:  # scikit-learn has no types
+def _boost(model: Any, x: Floats, y: Floats, seconds: float) -> int:  # scikit-learn has no types
     """Boost a few rounds, then as many more as there is time for; the same as all of them at once.
 
     Returns:
-        Rounds that it was allowed, and those that it should have had; it may have stopped earlier by itself.
+        Rounds that it was allowed; it may have stopped earlier by itself.
     """
     started = time.monotonic()
     with threadpool_limits(1):
@@ -165,11 +193,7 @@ def _boost(model: Any, x: Floats, y: Floats, seconds: float) -> tuple[int, int]:
         n_rounds = max(_FIRST_ROUNDS, min(ROUNDS, affordable))
         if n_rounds > _FIRST_ROUNDS and model.n_iter_ == _FIRST_ROUNDS:
             model.set_params(max_iter=n_rounds).fit(x, y)
-    return n_rounds, ROUNDS
-
-
-def _cut_short(n_rounds: int, n_wanted: int) -> str:
-    return f"{n_rounds} of {n_wanted} rounds, for want of time" if n_rounds < n_wanted else ""
+    return n_rounds
 
 
 def _of_all_classes(model: Any, task: Task) -> Answer:

@@ -119,7 +119,8 @@ def export(
     cohort = [t for t in trials if t.cohort == trial.cohort] if trial.engine == "population" else [trial]
     network = trainer.retrain_network(trial, cohort, [t for t in trials if t.cohort < trial.cohort])
     warning = _compare(trial, network, facts, trainer)
-    val_metrics = trainer.measure(network.model, "val")
+    # With folds the exported network has seen all of val: what its folds said of it counts.
+    val_metrics = trainer.measured_on_folds(trial.best) if trainer.has_folds else trainer.measure(network.model, "val")
     test_metrics = trainer.measure(network.model, "test") if target.final is not None else {}
     manifest = _manifest(trial, facts, val_metrics, test_metrics) | {"final": plain(target.final)}
     export_model(target.folder, network.model, network.model_config, trainer.splits, manifest)

@@ -56,22 +56,22 @@ def _fought(entered: Sequence[TrialRecord], rules: Rules, trainer: Trainer, say:
     say(f"finals: trials {names} are trained again, each on {n_seeds} fresh seeds{few}")
     watch = _Progress(trainer.epochs, say).epoch
     trained = trainer.train_fresh([t.suggestion for t in entered], n_seeds, watch)
-    networks = dict(zip(numbers, trained, strict=True))
+    fresh = dict(zip(numbers, trained, strict=True))
     nothing = dict.fromkeys(trainer.measured_names, math.nan)
-
-    def measured(number: int, split: str) -> tuple[dict[str, float], ...]:
-        return tuple(nothing if n is None else trainer.measure(n, split) for n in networks[number])
-
-    ordered = finals.in_order([Finalist(n, measured(n, "val")) for n in numbers], rules.objectives[0])
+    found = [Finalist(number, tuple(f.val or nothing for f in fresh[number])) for number in numbers]
+    ordered = finals.in_order(found, rules.objectives[0])
     if not finals.has_winner(ordered, rules.objectives[0]):
         say("warning: of every finalist a fresh seed diverged; the best trial wins by what was recorded of it")
         return Final(asked, (), ())
     ensemble = None
-    if rules.section.ensemble:
-        together = [network for own in networks.values() for network in own if network is not None]
+    if rules.section.ensemble and trainer.has_folds:
+        say("warning: with folds no ensemble is measured: its networks have seen all of val")
+    elif rules.section.ensemble:
+        together = [f.network() for own in fresh.values() for f in own if f.network is not None]
         val, test = (trainer.measure_together(together, split) for split in ("val", "test"))
         ensemble = Rival("ensemble", val, test, f"the mean of {len(together)} networks; it is not exported")
-    return Final(asked, tuple(ordered), measured(ordered[0].number, "test"), ensemble=ensemble)
+    won = [f.network() for f in fresh[ordered[0].number] if f.network is not None]
+    return Final(asked, tuple(ordered), tuple(trainer.measure(n, "test") for n in won), ensemble=ensemble)
 
 
 class _Progress:

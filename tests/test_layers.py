@@ -48,7 +48,7 @@ DOORS = {
         "mlflow_tables",
     },
     "mlflow": {"registry", "served_model", "best"},
-    "torch": {"cohort"},
+    "torch": {"cohort", "networks"},
     "onnx": set(),
     "onnxruntime": {"served_model", "registry"},
     "typer": {"cli"},

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score, log_loss, root_mean_squared_error
 
 from dlcore import rivals
-from dlcore.config import DataConfig
+from dlcore.config import DataConfig, SplitConfig
 from dlcore.data import DataSplits, Split, load_splits, split_tensors
 from dlcore.rivals import Bounds, train_rivals
 
@@ -84,7 +84,7 @@ def test_rounds_in_two_pieces_are_the_rounds_in_one() -> None:
     x, y = make_classification(400, 6, random_state=1)
     whole = HistGradientBoostingClassifier(random_state=3).fit(x, y)
     pieces = HistGradientBoostingClassifier(random_state=3, warm_start=True)
-    assert rivals._boost(pieces, x, y, 60.0) == (100, 100)
+    assert rivals._boost(pieces, x, y, 60.0) == 100
     assert (pieces.predict_proba(x) == whole.predict_proba(x)).all()
 
 
@@ -106,10 +106,21 @@ def test_linear_models_of_wide_tables_get_fewer_rows(tmp_path: Path) -> None:
 def test_a_class_that_train_lacks_gets_no_probability_and_breaks_nothing() -> None:
     splits = load_splits(DataConfig("sklearn:wine"), 0)
     kept = splits.train.y != 2
-    train = Split(splits.train.x[kept], splits.train.y[kept], splits.train.rows[kept])
+    train = Split(splits.train.x.take(np.flatnonzero(kept)), splits.train.y[kept], splits.train.rows[kept])
     for rival in train_rivals(replace(splits, train=train), 0):
         assert math.isfinite(rival.metrics["val"]["loss"])
         assert rival.metrics["val"]["accuracy"] <= np.mean(splits.val.y != 2)
+
+
+def test_with_folds_rivals_learn_from_all_rows_but_test_before_they_are_tested() -> None:
+    splits = load_splits(DataConfig("sklearn:wine", split=SplitConfig(folds=3)), 0)
+    found = {r.name: r.metrics for r in train_rivals(splits, 0)}
+    y = np.concatenate([splits.train.y, splits.val.y])
+    always = np.tile(np.bincount(y) / len(y), (len(splits.test.y), 1))
+    assert found["majority"]["test"]["log_loss"] == pytest.approx(log_loss(splits.test.y, always), rel=1e-9)
+    once = {r.name: r.metrics for r in train_rivals(replace(splits, folds=()), 0)}
+    for name, metrics in once.items():
+        assert found[name]["val"] == metrics["val"] and found[name]["test"] != metrics["test"]
 
 
 def test_scikit_learn_is_imported_only_when_rivals_are_trained() -> None:
