@@ -159,6 +159,30 @@ def default_space(optimizer: str) -> dict[str, Setting]:
     return space
 
 
+def table_space(given: Mapping[str, Value]) -> dict[str, Setting]:
+    """The search space of a person's own table, where the spec has none: what was best on shared tables, measured.
+
+    Args:
+        given: What [training] fixes: it is not searched.
+    """
+    space: dict[str, Setting] = {
+        "depth": Range(1, 4),
+        "width": Range(32, 512, log=True),
+        "activation": ("relu", "leaky_relu", "tanh", "gelu"),
+        "dropout": Range(0.0, 0.5),
+        "optimizer": ("sgd", "adamw"),
+        "learning_rate": Range(3e-4, 0.3, log=True),
+        "momentum": Range(0.0, 0.95),
+        "weight_decay": Range(1e-6, 0.1, log=True),
+        "initialization": ("default", "xavier_uniform", "kaiming_normal", "orthogonal"),
+    }
+    if (optimizer := given.get("optimizer")) is not None:
+        space |= {name: setting for name, setting in default_space(str(optimizer)).items() if name == "learning_rate"}
+        if optimizer == "adamw":
+            del space["momentum"]
+    return {name: setting for name, setting in space.items() if name not in given}
+
+
 def plain(setting: Setting) -> object:
     """A setting as JSON-able data."""
     if isinstance(setting, Range):
