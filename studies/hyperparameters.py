@@ -160,7 +160,10 @@ def default_space(optimizer: str) -> dict[str, Setting]:
 
 
 def table_space(given: Mapping[str, Value]) -> dict[str, Setting]:
-    """The search space of a person's own table, where the spec has none: what was best on shared tables, measured.
+    """The search space of a person's own table, where the spec has none: AdamW, which decays weights by itself.
+
+    A hint made it so, no proof: on 2,000 rows of letter recognition and of magic telescope, 32 trials and one seed, the
+    winner's mean on val was above that of `default_space`, and that of a space with both optimizers was not on letters.
 
     Args:
         given: What [training] fixes: it is not searched.
@@ -170,16 +173,12 @@ def table_space(given: Mapping[str, Value]) -> dict[str, Setting]:
         "width": Range(32, 512, log=True),
         "activation": ("relu", "leaky_relu", "tanh", "gelu"),
         "dropout": Range(0.0, 0.5),
-        "optimizer": ("sgd", "adamw"),
-        "learning_rate": Range(3e-4, 0.3, log=True),
-        "momentum": Range(0.0, 0.95),
-        "weight_decay": Range(1e-6, 0.1, log=True),
-        "initialization": ("default", "xavier_uniform", "kaiming_normal", "orthogonal"),
+        "optimizer": "adamw",
+        "learning_rate": Range(3e-4, 3e-2, log=True),
+        "weight_decay": Range(1e-4, 1.0, log=True),
     }
-    if (optimizer := given.get("optimizer")) is not None:
-        space |= {name: setting for name, setting in default_space(str(optimizer)).items() if name == "learning_rate"}
-        if optimizer == "adamw":
-            del space["momentum"]
+    if given.get("optimizer") == "sgd":
+        space |= default_space("sgd") | {"width": space["width"], "weight_decay": Range(1e-6, 0.01, log=True)}
     return {name: setting for name, setting in space.items() if name not in given}
 
 
