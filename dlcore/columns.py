@@ -112,6 +112,12 @@ class Features:
         )
 
 
+def joined(first: Features, second: Features) -> Features:
+    """The rows of two parts of one table, one below the other."""
+    pairs = zip(first.columns, second.columns, strict=True)
+    return Features(tuple(replace(a, values=np.concatenate([a.values, b.values])) for a, b in pairs))
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What was found out about one column of a table, to be shown before anything is trained."""

@@ -7,7 +7,7 @@ always 0 in training never learn anything.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -214,10 +214,34 @@ def fit_encoder(column: Column, y: FloatArray, target_names: tuple[str, ...], co
     return NumberEncoder(column.name, column.kind, fill, scaler, has_indicator)
 
 
-def _fit_date(column: Column, fill: float, has_indicator: bool) -> DateEncoder:
+def refit_encoder(encoder: Encoder, column: Column, y: FloatArray, config: PreprocessConfig) -> Encoder:
+    """The same outputs, fitted on other training rows: those of another fold.
+
+    Args:
+        encoder: What `fit_encoder` gave for the column on the rows of one fold.
+        column: The column on the rows of another.
+        y: The targets of these, (N, T).
+        config: As it was given to `fit_encoder`.
+    """
+    match encoder:
+        case CategoryEncoder():  # which categories have outputs is all it knows
+            return encoder
+        case MeanEncoder():
+            return _fit_means(column, y, encoder.target_names, encoder.example)
+        case DateEncoder():
+            return _fit_date(column, median(column.values), encoder.has_indicator, encoder.parts)
+        case NumberEncoder():
+            fitted = fit_encoder(column, y, (), config)
+            assert isinstance(fitted, NumberEncoder)
+            return replace(fitted, has_indicator=encoder.has_indicator)
+
+
+def _fit_date(column: Column, fill: float, has_indicator: bool, parts: tuple[str, ...] | None = None) -> DateEncoder:
+    """With these parts; None is those that vary."""
     seconds = clip_dates(np.where(column.is_missing, fill, column.values))
     values = {part: function(seconds, fill) for part, function in PARTS.items()}
-    parts = tuple(part for part, v in values.items() if v.min() < v.max()) or ("days",)
+    if parts is None:
+        parts = tuple(part for part, v in values.items() if v.min() < v.max()) or ("days",)
     fitted = [fit_standard(values[part]) for part in parts]
     mean, scale = tuple(f.mean for f in fitted), tuple(f.scale for f in fitted)
     return DateEncoder(column.name, column.kind, fill, parts, mean, scale, has_indicator)

@@ -15,9 +15,11 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dlcore.columns import joined
 from dlcore.config import TrainConfig
 from dlcore.curve import Divergence, Epoch, is_better, is_out_of_patience, objective_value
 from dlcore.data import DataSplits, split_tensors
@@ -27,12 +29,33 @@ from dlcore.rows import Rows, TensorData
 from dlcore.training import Training
 
 
-def development_rows(splits: DataSplits, device: torch.device) -> tuple[TensorData, tuple[Rows, ...]]:
-    """All rows that are not test, as both train and val of one table, and the rows of each fold."""
+def development_rows(splits: DataSplits, device: torch.device) -> TensorData:
+    """All rows that are not test, as both train and val of one table, preprocessed as an export will do it."""
     parts = [split_tensors(splits, name, device) for name in ("train", "val")]
     x, y = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-    folds = tuple(Rows(*(torch.from_numpy(rows).to(torch.int64) for rows in fold)) for fold in splits.folds)
-    return TensorData(splits.to_task(), x, y, x, y), folds
+    return TensorData(splits.to_task(), x, y, x, y)
+
+
+def fold_rows(splits: DataSplits, device: torch.device) -> tuple[TensorData, tuple[Rows, ...]]:
+    """The rows of `development_rows` once for each fold, one below the other, and which of them each fold sees.
+
+    Each fold's are preprocessed by what its own training rows say, so that nothing of its val leaks into them: medians,
+    spreads, and means of targets differ from fold to fold. The inputs mean the same in all.
+    """
+    whole = development_rows(splits, device)
+    features = joined(splits.train.x, splits.val.x)
+    targets = np.concatenate([splits.train.y, splits.val.y])
+    tables, folds = [], []
+    for fold, (train, val) in enumerate(splits.folds):
+        own = features.take(train)
+        fitted = splits.preprocessor.refitted(own, targets[train], splits.preprocessing)
+        encoded = fitted.transform(features)
+        encoded[train] = fitted.transform_training(own, targets[train])
+        tables.append(torch.from_numpy(encoded).to(whole.x_train.dtype).to(device))
+        first = fold * len(features)
+        folds.append(Rows(*(torch.from_numpy(first + rows).to(torch.int64) for rows in (train, val))))
+    x, y = torch.cat(tables), torch.cat([whole.y_train] * len(tables))
+    return TensorData(whole.task, x, y, x, y), tuple(folds)
 
 
 class FoldedState:

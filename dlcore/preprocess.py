@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from dlcore.columns import Features
 from dlcore.config import PreprocessConfig
-from dlcore.encoders import CategoryEncoder, DateEncoder, Encoder, MeanEncoder, NumberEncoder, fit_encoder
+from dlcore.encoders import (
+    CategoryEncoder,
+    DateEncoder,
+    Encoder,
+    MeanEncoder,
+    NumberEncoder,
+    fit_encoder,
+    refit_encoder,
+)
 from dlcore.errors import DataError
 from dlcore.scaling import FloatArray, fit_standard, floats, scaler_from_dict, scaler_to_dict
 from dlcore.target_scaling import TargetTransform, fit_target_transform
@@ -76,17 +84,36 @@ class Preprocessor:
             if column.kind != encoder.kind:
                 raise DataError(f"column {column.name!r} must be {encoder.kind}; it is {column.kind}")
             if y is not None and isinstance(encoder, MeanEncoder):
-                targets = self._learned_targets(y) if targets is None else targets
+                targets = self._learned_targets(y, len(encoder.target_names)) if targets is None else targets
                 encoded[:, start:end] = encoder.encode_training(column, targets)
             else:
                 encoded[:, start:end] = encoder.encode(column)
         return encoded
 
-    def _learned_targets(self, y: NDArray[np.generic]) -> FloatArray:
+    def _learned_targets(self, y: NDArray[np.generic], n_columns: int) -> FloatArray:
         """Targets -> what category means are taken of, (N, T): as in fitting."""
         if self.target_mean:
             return _transformed(self.target_transform, y.astype(np.float64))
-        return _class_columns(y)
+        return _class_columns(y, n_columns)
+
+    def refitted(self, features: Features, y: NDArray[np.generic], config: PreprocessConfig) -> "Preprocessor":
+        """The same outputs, fitted on other training rows, so that folds can share one network's shape.
+
+        What an input stands for stays: which categories have one, which columns have an indicator. Every number that
+        rows or targets decide is fitted anew, but for the unit of a regression's targets, which losses are compared in.
+
+        Args:
+            features: Raw columns of the N rows to fit on.
+            y: Their targets, as given to `fit_preprocessor`.
+            config: As given to `fit_preprocessor`.
+        """
+        means = [encoder for encoder in self.encoders if isinstance(encoder, MeanEncoder)]
+        targets = self._learned_targets(y, len(means[0].target_names)) if means else np.empty((len(features), 0))
+        fitted = [
+            refit_encoder(encoder, column, targets, config)
+            for encoder, column in zip(self.encoders, features.columns, strict=True)
+        ]
+        return dataclasses.replace(self, encoders=tuple(fitted))
 
     def scale_target(self, y: FloatArray) -> FloatArray:
         """Targets (N, C) in their own units -> standardised targets (N, C)."""
@@ -166,7 +193,8 @@ def fit_preprocessor(
         mean, scale = tuple(f.mean for f in fitted), tuple(f.scale for f in fitted)
         names = ("mean target",) if len(mean) == 1 else tuple(f"mean target {i}" for i in range(len(mean)))
     else:
-        y = _class_columns(y_train)
+        n_classes = int(y_train.max()) + 1
+        y = _class_columns(y_train, 1 if n_classes <= 2 else n_classes)
         classes = (1,) if y.shape[1] == 1 else range(y.shape[1])
         names = tuple(f"share of class {i}" for i in classes)
     encoders = tuple(fit_encoder(column, y, names, config) for column in x_train.columns)
@@ -180,13 +208,12 @@ def _transformed(transform: TargetTransform | None, y: FloatArray) -> FloatArray
     return y if transform is None else transform.forward(y)
 
 
-def _class_columns(y: NDArray[np.generic]) -> FloatArray:
+def _class_columns(y: NDArray[np.generic], n_columns: int) -> FloatArray:
     """Classes (N,) -> (N, 1) of 0 and 1 for at most two of them, else one such column each, (N, T)."""
     classes = y.astype(np.int64)
-    n_classes = int(classes.max()) + 1
-    if n_classes <= 2:
+    if n_columns == 1:
         return classes.astype(np.float64)[:, np.newaxis]
-    return np.eye(n_classes)[classes]
+    return np.eye(n_columns)[classes]
 
 
 _FORMS: dict[str, type[Encoder]] = {

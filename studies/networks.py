@@ -17,7 +17,7 @@ from dlcore.data import DataSplits, split_tensors, to_tensors
 from dlcore.device import choose_device, device_name
 from dlcore.engines import Engine, Group, Limit, Loop, State, form_groups, prepare
 from dlcore.evaluation import evaluate, evaluate_together
-from dlcore.folds import Folded, development_rows, form_folded_groups, of_folds, refit
+from dlcore.folds import Folded, development_rows, fold_rows, form_folded_groups, of_folds, refit
 from dlcore.models import build_model, count_parameters
 from dlcore.packing import Member
 from dlcore.precision import check_precision
@@ -71,11 +71,11 @@ class Networks:
         self._prepared = {name: splits.prepared(name) for name in spec.scalings}
         """Values of the hyperparameter `preprocess` -> the splits as its trials see them."""
         self._folds: tuple[Rows, ...] = ()
-        """With k-fold: the rows of each fold, of a table that is all rows but test."""
+        """With k-fold: the rows of each fold, of a table that has all rows but test once for each fold."""
         self._tables: dict[str, TensorData] = {}
         for name, prepared in self._prepared.items():
             if splits.folds:
-                self._tables[name], self._folds = development_rows(prepared, self.device)
+                self._tables[name], self._folds = fold_rows(prepared, self.device)
             else:
                 self._tables[name] = to_tensors(prepared, self.device)
         self._data = self._tables[spec.scalings[0]]
@@ -193,7 +193,7 @@ class Networks:
         """The network of a state's best epoch; with folds, trained anew on all their rows for as many epochs."""
         if self._folds:
             assert state.best is not None
-            table = self._tables[preprocess(suggestion.hyperparameters)]
+            table = development_rows(self.splits_of(suggestion.hyperparameters), self.device)
             return refit(member, table, state.best.epoch, order_seed=self._order_seed)
         model = build_model(member.model_config, member.seed, device=self.device, dtype=self._data.x_train.dtype)
         model.load_state_dict(dict(state.best_weights))

@@ -1,15 +1,18 @@
 import math
 from dataclasses import replace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from dlcore.config import DataConfig, ModelConfig, SplitConfig, TrainConfig
-from dlcore.data import load_splits
+from dlcore.data import load_splits, split_table
 from dlcore.engines import Loop
-from dlcore.folds import Folded, development_rows, form_folded_groups, of_folds, refit
+from dlcore.folds import Folded, fold_rows, form_folded_groups, of_folds, refit
 from dlcore.packing import Member
 from dlcore.rows import Rows, TensorData
+from dlcore.tables import read_frame
 from dlcore.training import Training
 
 CPU = torch.device("cpu")
@@ -17,7 +20,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def table() -> tuple[TensorData, tuple[Rows, ...]]:
-    return development_rows(load_splits(DataConfig("sklearn:wine", split=SplitConfig(folds=3)), 0), CPU)
+    return fold_rows(load_splits(DataConfig("sklearn:wine", split=SplitConfig(folds=3)), 0), CPU)
 
 
 def member(data: TensorData, seed: int, rate: float = 0.1, **changes: object) -> Member:
@@ -29,9 +32,53 @@ def member(data: TensorData, seed: int, rate: float = 0.1, **changes: object) ->
 
 def test_every_row_that_is_not_test_is_val_of_one_fold(table: tuple[TensorData, tuple[Rows, ...]]) -> None:
     data, folds = table
+    n_rows = len(data.x_train) // 3
     assert data.x_train is data.x_val and len(folds) == 3
-    assert sorted(torch.cat([f.val for f in folds]).tolist()) == list(range(len(data.x_train)))
-    assert all(not set(f.train.tolist()) & set(f.val.tolist()) for f in folds)
+    assert sorted(int(row) % n_rows for f in folds for row in f.val) == list(range(n_rows))
+    for i, fold in enumerate(folds):
+        rows = [*fold.train.tolist(), *fold.val.tolist()]
+        assert sorted(rows) == list(range(i * n_rows, (i + 1) * n_rows))
+
+
+def mixed(n: int = 300) -> pd.DataFrame:
+    """Columns of every kind; the last fold's texts and holes are not those of the first."""
+    draw = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "size": draw.normal(50, 20, n),
+            "town": draw.choice([f"town {i}" for i in range(90)], n),
+            "color": draw.choice(["red", "green", "blue"], n),
+            "sold": pd.Timestamp("2024-01-01") + pd.to_timedelta(draw.integers(0, 900, n), unit="D"),
+            "kind": draw.choice(["a", "b", "c"], n),
+        }
+    )
+    frame.loc[draw.random(n) < 0.1, "size"] = np.nan
+    return frame
+
+
+FRAME = DataConfig(target=("kind",), split=SplitConfig(folds=3))
+
+
+def test_nothing_of_its_val_is_in_what_a_fold_trains_on() -> None:
+    frame = mixed()
+    splits = split_table(read_frame(frame, FRAME), FRAME, 0)
+    table, folds = fold_rows(splits, CPU)
+    rows = np.concatenate([splits.train.rows, splits.val.rows])
+    for i, fold in enumerate(folds):
+        own = fold.val.numpy() - i * len(rows)
+        changed = frame.copy()
+        # Other numbers and other classes in the rows that this fold measures on, and in no others.
+        changed.loc[rows[own], "size"] *= 1000
+        changed.loc[rows[own], "kind"] = changed.loc[rows[own], "kind"].map({"a": "b", "b": "c", "c": "a"})
+        features = read_frame(changed, FRAME).features.take(rows)
+        classes = np.array(["abc".index(kind) for kind in changed["kind"]])[rows]
+        train = fold.train.numpy() - i * len(rows)
+        fitted = splits.preprocessor.refitted(features.take(train), classes[train], splits.preprocessing)
+        again = fitted.transform_training(features.take(train), classes[train])
+        assert torch.equal(table.x_train[fold.train], torch.from_numpy(again).to(torch.float32))
+        assert fitted.output_names == splits.preprocessor.output_names
+        others = splits.preprocessor.to_dict()["encoders"]
+        assert fitted.to_dict()["encoders"] == others if i == 0 else fitted.to_dict()["encoders"] != others
 
 
 def test_a_curve_is_the_mean_over_folds_that_are_trained_alone(table: tuple[TensorData, tuple[Rows, ...]]) -> None:
@@ -87,7 +134,7 @@ def test_patience_waits_for_the_mean_and_ends_all_folds(table: tuple[TensorData,
 def test_it_diverged_when_one_fold_did(table: tuple[TensorData, tuple[Rows, ...]]) -> None:
     data, folds = table
     wild = torch.clone(data.x_train)
-    wild[folds[0].val] = 1e30  # rows that folds 1 and 2 learn from, and fold 0 does not
+    wild[folds[1].train] = 1e30
     broken = TensorData(data.task, wild, data.y_train, data.x_val, data.y_val)
     (group,) = form_folded_groups([member(data, 1)], broken, folds, order_seed=5, engine="loop")
     assert list(group.engine.advance(6)) == []
