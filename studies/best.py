@@ -86,7 +86,7 @@ def choose(
 
 def standing(storage: Storage, facts: StudyFacts) -> Winner | None:
     """The stored winner, if its finals still hold: no trial was finished since, and the spec asks for the same ones."""
-    stored = storage.winner(facts.name)
+    stored = storage.winner(facts.name, must_be_sealed=True)
     if stored is None or stored[0].final is None or stored[1] != n_finished(storage, facts.name):
         return None
     asked = spec_from_dict(storage.known(facts.name).spec, facts.name).final.model_dump()
