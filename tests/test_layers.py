@@ -56,7 +56,7 @@ DOORS = {
     "plotly": {"report"},
     "matplotlib": {"report"},
 }
-DLCORE_MAY_IMPORT = {"torch", "numpy", "pandas", "sklearn", "safetensors", "onnx", "onnxruntime", "dlcore"}
+DLCORE_MAY_IMPORT = {"torch", "numpy", "pandas", "pyarrow", "sklearn", "safetensors", "onnx", "onnxruntime", "dlcore"}
 
 
 def imported(path: Path) -> set[str]:
