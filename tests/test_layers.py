@@ -57,7 +57,7 @@ DOORS = {
     "matplotlib": {"report"},
 }
 DLCORE_MAY_IMPORT = {"torch", "numpy", "pandas", "sklearn", "safetensors", "onnx", "onnxruntime", "dlcore"}
-DLCORE_MAY_IMPORT |= {"threadpoolctl"}  # comes with scikit-learn
+DLCORE_MAY_IMPORT |= {"threadpoolctl", "pyarrow"}  # the first comes with scikit-learn; the other only reads Parquet
 
 
 def imported(path: Path) -> set[str]:

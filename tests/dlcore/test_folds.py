@@ -134,7 +134,7 @@ def test_patience_waits_for_the_mean_and_ends_all_folds(table: tuple[TensorData,
 def test_it_diverged_when_one_fold_did(table: tuple[TensorData, tuple[Rows, ...]]) -> None:
     data, folds = table
     wild = torch.clone(data.x_train)
-    wild[folds[1].train] = 1e30
+    wild[folds[1].train[::2]] = 1e30
     broken = TensorData(data.task, wild, data.y_train, data.x_val, data.y_val)
     (group,) = form_folded_groups([member(data, 1)], broken, folds, order_seed=5, engine="loop")
     assert list(group.engine.advance(6)) == []

@@ -179,13 +179,21 @@ def test_a_changed_spec_is_refused_with_its_differences(finished_home: Home, dis
 
 def test_changed_data_are_refused(tmp_path: Path, display: Lines) -> None:
     table = tmp_path / "t.csv"
-    table.write_text("a,y\n" + "".join(f"{i},{i % 2}\n" for i in range(60)))
+    text = "a,city,y\n" + "".join(f"{i},{('Rome', 'Oslo')[i % 2]},{i % 3 % 2}\n" for i in range(60))
+    table.write_text(text)
     changes = {"data": {"path": str(table), "target": "y"}, "budget": {"trials": 3}}
     home = home_at(tmp_path / "home")
     start(home, display, **changes).execute(None)
-    table.write_text(table.read_text() + "7,1\n")
+    for old, new in (("\n7,Oslo", "\n7,Rome"), ("\n7,Oslo", "\n7,"), ("Oslo", "Bern"), ("\n7,Oslo,1", "\n7,Oslo,0")):
+        assert old in text
+        table.write_text(text.replace(old, new))
+        with pytest.raises(UserError, match='data of study "wine" changed'):
+            start(home, display, **changes)
+    table.write_text(text + "7,Rome,1\n")
     with pytest.raises(UserError, match='data of study "wine" changed'):
         start(home, display, **changes)
+    table.write_text(text)
+    start(home, display, **changes)
 
 
 def test_a_second_driver_of_the_same_study_is_refused(finished_home: Home, display: Lines) -> None:
