@@ -49,14 +49,18 @@ class Column:
         missing: NDArray[np.bool_] = np.isnan(self.values) if self.values.dtype == np.float64 else self.values < 0
         return missing
 
-    def take(self, rows: NDArray[Any]) -> "Column":
-        """The same column with some of its rows: numbers (n,), or a mask (N,)."""
+    def take(self, rows: NDArray[Any] | slice) -> "Column":
+        """The same column with some of its rows: numbers (n,), a mask (N,), or a slice."""
         return replace(self, values=self.values[rows])
 
     def texts(self) -> NDArray[Any]:
         """The text of each row (N,) of a categorical column, as Python strings; "" = missing."""
         texts: NDArray[Any] = np.array([*self.categories, ""], dtype=object)[self.values]
         return texts
+
+    def raw(self) -> NDArray[Any]:
+        """The rows (N,) as an exported network takes them: texts, or numbers."""
+        return self.values if self.kind in NUMBER_KINDS else self.texts()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

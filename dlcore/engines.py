@@ -8,7 +8,7 @@ with the same curves up to rounding.
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -211,34 +211,6 @@ def form_groups(
         Group(name, tuple(own), _engine(name, [members[i] for i in own], data, order_seed, limit))
         for (name, _, _), own in groups.items()
     ]
-
-
-def form_groups_of_tables(
-    members: Sequence[Member],
-    tables: Sequence[TensorData],
-    *,
-    order_seed: int,
-    engine: str,
-    limit: Limit | None = None,
-) -> list[Group]:
-    """Groups of members that see different numbers, such as the same rows scaled in other ways.
-
-    Args:
-        members: In any mixture.
-        tables: The data of each member; members of one and the same table may train together.
-        order_seed: See `form_groups`, as for the others.
-        engine: See `form_groups`.
-        limit: See `form_groups`.
-    """
-    places: dict[int, list[int]] = {}
-    for index, table in enumerate(tables):
-        places.setdefault(id(table), []).append(index)
-    found: list[Group] = []
-    for own in places.values():
-        mates = [members[i] for i in own]
-        groups = form_groups(mates, tables[own[0]], order_seed=order_seed, engine=engine, limit=limit)
-        found += [replace(group, indices=tuple(own[i] for i in group.indices)) for group in groups]
-    return found
 
 
 def _engine(name: str, members: Sequence[Member], data: TensorData, order_seed: int, limit: Limit | None) -> Engine:

@@ -4,14 +4,17 @@ Nothing here trains. Both the training loop and the reports measure through `for
 weights give the same numbers to the bit.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from dlcore.config import metrics_of
 from dlcore.data import split_tensors
+from dlcore.metrics import widest_dtype
 from dlcore.tasks import Task
 
-__all__ = ["evaluate", "forward_rows", "split_tensors"]
+__all__ = ["evaluate", "evaluate_outputs", "evaluate_together", "forward_rows", "outputs_of", "split_tensors"]
 
 CHUNK_ROWS = 65_536
 """Rows of one forward pass: bounds the memory of hidden layers (width 256 in float32: 64 MiB each)."""
@@ -39,7 +42,39 @@ def evaluate(model: nn.Module, task: Task, x: Tensor, y: Tensor) -> dict[str, fl
     Returns:
         "loss", then each name of `metrics_of(task.name)`; NaN where a metric is undefined.
     """
-    outputs = forward_rows(model, x)
+    return evaluate_outputs(task, forward_rows(model, x), y)
+
+
+def evaluate_together(models: Sequence[nn.Module], task: Task, x: Sequence[Tensor], y: Tensor) -> dict[str, float]:
+    """An ensemble of networks, whose prediction is the mean of theirs; see `evaluate`.
+
+    Args:
+        models: Networks from (N, F) to (N, C).
+        task: What their outputs mean.
+        x: The rows as each of them sees them, (N, F).
+        y: Targets as the loss wants them.
+    """
+    outputs = [forward_rows(model, own).to(widest_dtype(own.device)) for model, own in zip(models, x, strict=True)]
+    if task.name == "regression":
+        return evaluate_outputs(task, torch.stack(outputs).mean(0), y)
+    means = torch.stack([task.predict(own) for own in outputs]).mean(0)
+    return evaluate_outputs(
+        task, outputs_of(task, torch.stack([1 - means, means], -1) if means.dim() == 1 else means), y
+    )
+
+
+def outputs_of(task: Task, probabilities: Tensor) -> Tensor:
+    """Outputs (N, C) of which a classification task would make these probabilities (N, classes), two for binary.
+
+    A probability of 0 counts as the smallest difference that numbers near 1 have, as in `log_loss` elsewhere.
+    """
+    logs = probabilities.clamp_min(torch.finfo(probabilities.dtype).eps).log()
+    return (logs[:, 1] - logs[:, 0]).unsqueeze(-1) if task.name == "binary" else logs
+
+
+def evaluate_outputs(task: Task, outputs: Tensor, y: Tensor) -> dict[str, float]:
+    """Loss and every metric of outputs (N, C) of whatever model; see `evaluate`."""
+    y = y.to(outputs.dtype) if y.is_floating_point() else y
     measured = {"loss": task.loss(outputs, y), **task.metrics(metrics_of(task.name), outputs, y)}
     numbers: list[float] = torch.stack(list(measured.values())).tolist()
     return dict(zip(measured, numbers, strict=True))

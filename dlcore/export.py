@@ -29,7 +29,7 @@ from dlcore.checkpoint import (
     network_from_bytes,
     weights_to_bytes,
 )
-from dlcore.columns import Column, Features
+from dlcore.columns import Features
 from dlcore.config import ModelConfig
 from dlcore.data import DataSplits
 from dlcore.errors import ConfigError, DataError, ExportError
@@ -65,6 +65,8 @@ class ExportedModel:
         columns: list[dict[str, str]] = manifest["columns"]  # type: ignore[assignment]
         self.kinds: dict[str, str] = {column["name"]: column["kind"] for column in columns}
         """Column -> its kind, in the order of the table."""
+        self.forms: dict[str, str] = {column["name"]: column["form"] for column in columns}
+        """Column -> how its numbers or dates were written in the training, where they were texts."""
         self.feature_names: tuple[str, ...] = tuple(self.kinds)
         self.class_labels: tuple[Label, ...] = tuple(
             manifest["class_labels"]  # type: ignore[arg-type]
@@ -190,7 +192,7 @@ def check_answers(exported: ExportedModel, network: nn.Sequential, splits: DataS
     expected = _answers_of(network, splits, x)
     largest = 0.0
     for n in (len(x), 7, 1):
-        answers = exported.predict({column.name: _raw(column)[:n] for column in x.columns})
+        answers = exported.predict({column.name: column.take(slice(n)).raw() for column in x.columns})
         labels = answers.pop("label", None)
         found = np.stack(list(answers.values()), axis=1).astype(np.float64)
         if splits.task == "regression":
@@ -225,11 +227,6 @@ def _check_labels(
 def _largest_gap(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
     """Largest difference of answers (N, C), relative to max(1, |expected|); NaN if one of them is NaN."""
     return float(np.max(np.abs(found - expected) / np.maximum(1, np.abs(expected))))
-
-
-def _raw(column: Column) -> NDArray[Any]:
-    """A column as a person has it: numbers, or texts with "" for a missing one."""
-    return column.texts() if column.kind == "categorical" else column.values
 
 
 def _rows_to_check(splits: DataSplits) -> Features:
@@ -280,8 +277,8 @@ def _describe(config: ModelConfig, splits: DataSplits, interface: Interface) -> 
         "format_version": FORMAT_VERSION,
         "task": splits.task,
         "columns": [
-            {"name": encoder.name, "kind": encoder.kind, "example": encoder.example}
-            for encoder in splits.preprocessor.encoders
+            {"name": column.name, "kind": column.kind, "form": column.form, "example": encoder.example}
+            for column, encoder in zip(splits.train.x.columns, splits.preprocessor.encoders, strict=True)
         ],
         "target_names": list(splits.target_names),
         "class_labels": list(splits.class_labels),

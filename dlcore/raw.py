@@ -1,15 +1,20 @@
 """One raw column as people have it -> the array that an exported graph takes."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dlcore.cells import TRUTH
 from dlcore.errors import ExportError
 
-_NUMBERS = "numbers or booleans, NaN where missing"
-_DATES = 'dates (ISO texts such as "2024-02-29" or "2024-02-29T12:30:00Z", datetime64, or seconds since 1970 in UTC)'
+_WANTED = {
+    "numeric": "numbers or booleans, NaN where missing",
+    "boolean": "booleans, or true and false, yes and no, 1 and 0",
+    "date": 'dates (ISO texts such as "2024-02-29T12:30:00Z", datetime64, or seconds since 1970 in UTC)',
+}
 
 
 def to_input(name: str, kind: str, values: NDArray[Any]) -> NDArray[Any]:
@@ -32,11 +37,10 @@ def to_input(name: str, kind: str, values: NDArray[Any]) -> NDArray[Any]:
     series = pd.Series(values)
     if kind == "categorical":
         return _texts(name, series)
-    wanted = _DATES if kind == "date" else _NUMBERS
     try:
-        numbers = _seconds(series) if kind == "date" else _numbers(series)
+        numbers = _CONVERSIONS[kind](series)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ExportError(f"column {name} must hold {wanted}; {error}") from error
+        raise ExportError(f"column {name} must hold {_WANTED[kind]}; {error}") from error
     if (infinite := np.isinf(numbers)).any():
         raise ExportError(f"column {name} must hold finite values; row {int(infinite.argmax()) + 1} is infinite")
     return np.ascontiguousarray(numbers)
@@ -60,6 +64,12 @@ def _text(value: object) -> str | None:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else None
 
 
+def _truths(series: "pd.Series[Any]") -> NDArray[np.float64]:
+    """Booleans, numbers, or texts that say true or false as a table may."""
+    words = series.map(lambda value: TRUTH.get(value.strip().lower(), value) if isinstance(value, str) else value)
+    return _numbers(words.mask(words.isin([""])))
+
+
 def _numbers(series: "pd.Series[Any]") -> NDArray[np.float64]:
     if pd.api.types.is_datetime64_any_dtype(series.dtype):
         raise TypeError("got dates")
@@ -76,3 +86,10 @@ def _seconds(series: "pd.Series[Any]") -> NDArray[np.float64]:
         series = series.dt.tz_convert("UTC")
     moments = series.to_numpy(dtype="datetime64[us]")
     return np.where(np.isnat(moments), np.nan, moments.astype(np.int64) / 1e6)
+
+
+_CONVERSIONS: Mapping[str, Callable[["pd.Series[Any]"], NDArray[np.float64]]] = {
+    "numeric": _numbers,
+    "boolean": _truths,
+    "date": _seconds,
+}

@@ -86,7 +86,7 @@ def choose(
 
 def standing(storage: Storage, facts: StudyFacts) -> Winner | None:
     """The stored winner, if its finals still hold: no trial was finished since, and the spec asks for the same ones."""
-    stored = storage.winner(facts.name)
+    stored = storage.winner(facts.name, must_be_sealed=True)
     if stored is None or stored[0].final is None or stored[1] != n_finished(storage, facts.name):
         return None
     asked = spec_from_dict(storage.known(facts.name).spec, facts.name).final.model_dump()
@@ -119,11 +119,12 @@ def export(
     cohort = [t for t in trials if t.cohort == trial.cohort] if trial.engine == "population" else [trial]
     network = trainer.retrain_network(trial, cohort, [t for t in trials if t.cohort < trial.cohort])
     warning = _compare(trial, network, facts, trainer)
-    splits = trainer.splits_of(trial.hyperparameters)
-    val_metrics = trainer.measure(network.model, splits, "val")
-    test_metrics = trainer.measure(network.model, splits, "test") if target.final is not None else {}
+    # With folds the exported network has seen all of val: what its folds said of it counts.
+    model, own = network.model, trial.hyperparameters
+    val_metrics = trainer.measured_on_folds(trial.best) if trainer.has_folds else trainer.measure(model, own, "val")
+    test_metrics = trainer.measure(model, own, "test") if target.final is not None else {}
     manifest = _manifest(trial, facts, val_metrics, test_metrics) | {"final": plain(target.final)}
-    export_model(target.folder, network.model, network.model_config, splits, manifest)
+    export_model(target.folder, network.model, network.model_config, trainer.splits_of(own), manifest)
     winner = Winner(
         number=trial.number,
         values=trial.values or (),

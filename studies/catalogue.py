@@ -140,8 +140,13 @@ class Catalogue:
             )
             seals.seal_winners(connection, study_id)
 
-    def winner(self, name: str) -> tuple[Winner, int] | None:
-        """The latest winner, and among how many finished trials it won."""
+    def winner(self, name: str, *, must_be_sealed: bool = False) -> tuple[Winner, int] | None:
+        """The latest winner, and among how many finished trials it won.
+
+        Args:
+            name: The study.
+            must_be_sealed: Whether one whose row does not have its checksum is none.
+        """
         with reading(self._engine) as connection:
             row = connection.execute(
                 select(WINNERS, TRIAL.c.number)
@@ -149,7 +154,7 @@ class Catalogue:
                 .where(WINNERS.c.study_id == trials.study_id(connection, name))
                 .order_by(WINNERS.c.created_at.desc())
             ).first()
-            if row is None:
+            if row is None or (must_be_sealed and row.sha256 != seals.winner_checksum(row)):
                 return None
             val_metrics, test_metrics = json.loads(row.val_metrics_json), json.loads(row.test_metrics_json)
         with reading(self._engine) as connection:

@@ -7,35 +7,31 @@ and its hyperparameters alone, never on its neighbours.
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from dlcore.config import ModelConfig, metrics_of
+from dlcore.config import ModelConfig
 from dlcore.curve import Epoch
-from dlcore.data import DataSplits, split_tensors, to_tensors
-from dlcore.device import choose_device, device_name, peak_memory_bytes, reset_peak_memory
-from dlcore.engines import Group, Limit, State, form_groups_of_tables, prepare
-from dlcore.evaluation import evaluate
-from dlcore.models import build_model, count_parameters
-from dlcore.packing import Member
-from dlcore.precision import check_precision
-from dlcore.seeding import derive_seed
-from dlcore.training import Training
+from dlcore.device import peak_memory_bytes, reset_peak_memory
+from dlcore.engines import Group, State
+from dlcore.models import build_model
 from studies import halving, pruner
 from studies.errors import UserError
-from studies.hyperparameters import choices
+from studies.networks import Networks
 from studies.provenance import environment
-from studies.records import COMPLETE, FAIL, PRUNED, EpochDone, EpochRecord, Objective, Suggestion, TrialRecord, Value
-from studies.space import model_config, preprocess, train_config
-from studies.spec import StudySpec
-
-_NARROW = 256
-"""Units of a layer up to which one thread is as fast as several."""
-
+from studies.records import (
+    COMPLETE,
+    FAIL,
+    PRUNED,
+    EpochDone,
+    EpochRecord,
+    Suggestion,
+    TrialRecord,
+)
 
 CUT = "the time budget was spent"
 """Reason of a trial that a deadline cut."""
@@ -71,52 +67,14 @@ class _Trial:
         return self.group.engine.states[self.place]
 
 
-class Trainer:
-    """Trains the trials of one study, one cohort at a time, on data that stays on the device."""
-
-    def __init__(self, spec: StudySpec, objectives: Sequence[Objective], splits: DataSplits) -> None:
-        """Put the data on the device.
-
-        Raises:
-            dlcore.errors.DeviceError: The spec's device is not there, or cannot train in the spec's precision.
-        """
-        self._spec = spec
-        self._objectives = tuple(objectives)
-        self._n_features, self._n_outputs = splits.n_features, splits.n_outputs
-        self.device = choose_device(spec.training.device)
-        check_precision(spec.training.precision, self.device)
-        if spec.training.engine == "loop" and _is_narrow(spec):
-            torch.set_num_threads(1)
-        self.splits = splits
-        self._prepared = {name: splits.prepared(name) for name in spec.scalings}
-        """Values of the hyperparameter `preprocess` -> the splits as its trials see them."""
-        self._tensors = {name: to_tensors(prepared, self.device) for name, prepared in self._prepared.items()}
-        self._data = self._tensors[spec.scalings[0]]
-        self._order_seed = derive_seed(spec.seed, "order")
-        self._limit = Limit()
-        if spec.training.engine == "population":
-            prepare(self.device)
-
-    @property
-    def device_name(self) -> str:
-        """Name of the device as its vendor gives it."""
-        return device_name(self.device)
+class Trainer(Networks):
+    """Trains the trials of one study, one cohort at a time."""
 
     @property
     def environment(self) -> dict[str, str]:
         """Under what this process trains; see `studies.provenance`."""
         capability = torch.backends.cpu.get_cpu_capability()
         return environment(threads=torch.get_num_threads(), device=self.device_name, capability=capability)
-
-    @property
-    def epochs(self) -> int:
-        """The most epochs of a training."""
-        return self._spec.training.epochs
-
-    @property
-    def measured_names(self) -> tuple[str, ...]:
-        """What `measure` tells of a network."""
-        return ("loss", *metrics_of(self.splits.task))
 
     def check_objectives(self) -> None:
         """Whether every objective can be measured on val, before anything is trained.
@@ -125,21 +83,18 @@ class Trainer:
             UserError: One cannot: R2 of a single row, say, or ROC-AUC of a single class.
         """
         linear = ModelConfig(self._n_features, self._n_outputs, ())
-        measured = self.measure(build_model(linear, 0, device=self.device), self.splits, "val")
+        measured = self.measure(
+            build_model(linear, 0, device=self.device), {"preprocess": self._spec.scalings[0]}, "val"
+        )
+        on_folds = (*self.measured_names, "n_parameters")
         for objective in self._objectives:
+            if self._folds and objective.metric not in on_folds:
+                raise UserError(f"with folds an objective must be one of {', '.join(on_folds)}; got {objective.metric}")
             if not math.isfinite(measured.get(objective.metric, 0.0)):
                 raise UserError(
                     f"{objective.metric} must be measurable on val, and is not: it has "
                     f"{len(self._data.x_val)} rows; choose another objective or a larger data.val_fraction"
                 )
-
-    def splits_of(self, hyperparameters: Mapping[str, Value]) -> DataSplits:
-        """The data as a trial with these hyperparameters sees them."""
-        return self._prepared[preprocess(hyperparameters)]
-
-    def count_parameters(self, hyperparameters: Mapping[str, Value]) -> int:
-        """Weights and biases of the network that these hyperparameters describe; nothing is built."""
-        return count_parameters(self._model_config(hyperparameters))
 
     def train(
         self, suggestions: Sequence[Suggestion], cohort: int, earlier: Sequence[TrialRecord], deadline: float | None
@@ -165,29 +120,6 @@ class Trainer:
             if trial.state.curve or trial.state.divergence is not None:
                 yield self._record(trial, cohort)
 
-    def retrain(self, record: TrialRecord, *, is_moved: bool = False) -> tuple[Epoch, ...]:
-        """Train a recorded trial again, alone, with the reference loop, for as many epochs as it had.
-
-        Args:
-            record: With its curve.
-            is_moved: Start from initial weights that are one unit in the last place larger: how far the curve goes
-                astray then is what rounding alone can do to it.
-
-        Returns:
-            Its curve.
-        """
-        member = self._member(record.suggestion)
-        data = self._tensors[preprocess(record.hyperparameters)]
-        training = Training(
-            member.model_config, member.train_config, data, seed=member.seed, order_seed=self._order_seed
-        )
-        if is_moved:
-            with torch.no_grad():
-                for weights in training.model.parameters():
-                    weights.copy_(torch.nextafter(weights, torch.full_like(weights, torch.inf)))
-        training.advance(len(record.curve))
-        return tuple(training.curve)
-
     def retrain_network(
         self, record: TrialRecord, cohort: Sequence[TrialRecord], earlier: Sequence[TrialRecord]
     ) -> Network:
@@ -203,60 +135,10 @@ class Trainer:
         own = trials[record.number]
         for _ in self._climb(groups, suggestions, trials, earlier, len(record.curve)):
             pass
-        model = self._network(self._member(own.suggestion), own.state.best_weights)
+        model = self._network(own.suggestion, self._member(own.suggestion), own.state)
         config = self._model_config(record.hyperparameters)
         best = own.state.best
         return Network(model, config, tuple(map(_epoch_record, own.state.curve)), None if best is None else best.epoch)
-
-    def train_fresh(
-        self, suggestions: Sequence[Suggestion], n_seeds: int, watch: Callable[[int], None]
-    ) -> list[list[nn.Sequential | None]]:
-        """Train trials to their end on seeds that nobody chose by, all together, each with an order of rows of its own.
-
-        Args:
-            suggestions: Of the trials.
-            n_seeds: Trainings of each.
-            watch: Is told each epoch that a network finished.
-
-        Returns:
-            Of each trial the networks with the weights of their best epochs; None for one that diverged.
-        """
-        members = [self._fresh_member(s, k) for s in suggestions for k in range(n_seeds)]
-        own = [s for s in suggestions for _ in range(n_seeds)]
-        found: list[nn.Sequential | None] = [None] * len(members)
-        for group in self._groups(members, own):
-            for _, epoch in group.engine.advance(self._spec.training.epochs):
-                watch(epoch.epoch)
-            for place, state in zip(group.indices, group.engine.states, strict=True):
-                if state.divergence is None and state.best is not None:
-                    found[place] = self._network(members[place], state.best_weights)
-        return [found[i : i + n_seeds] for i in range(0, len(members), n_seeds)]
-
-    def measure(self, model: nn.Module, splits: DataSplits, split: str) -> dict[str, float]:
-        """Loss and all metrics of a network on "train", "val" or "test" of the splits that it was trained on."""
-        x, y = split_tensors(splits, split, self.device, self._data.x_train.dtype)
-        return evaluate(model, self._data.task, x, y)
-
-    def _network(self, member: Member, weights: Mapping[str, Tensor]) -> nn.Sequential:
-        model = build_model(member.model_config, member.seed, device=self.device, dtype=self._data.x_train.dtype)
-        model.load_state_dict(dict(weights))
-        return model
-
-    def _model_config(self, hyperparameters: Mapping[str, Value]) -> ModelConfig:
-        return model_config(hyperparameters, self._n_features, self._n_outputs)
-
-    def _member(self, suggestion: Suggestion) -> Member:
-        return Member(
-            self._model_config(suggestion.hyperparameters),
-            train_config(self._spec, suggestion.hyperparameters, self._objectives[0].metric),
-            derive_seed(self._spec.seed, "trial", suggestion.number),
-        )
-
-    def _fresh_member(self, suggestion: Suggestion, index: int) -> Member:
-        """The same with other initial weights, and with the rows in another order: one order would make them alike."""
-        names = ("final", suggestion.number, index)
-        order_seed = derive_seed(self._spec.seed, *names, "order")
-        return replace(self._member(suggestion), seed=derive_seed(self._spec.seed, *names), order_seed=order_seed)
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -275,12 +157,6 @@ class Trainer:
             for group in groups
             for place, i in enumerate(group.indices)
         }
-
-    def _groups(self, members: Sequence[Member], suggestions: Sequence[Suggestion]) -> list[Group]:
-        """Groups of members, each of one suggestion."""
-        engine = self._spec.training.engine
-        tables = [self._tensors[preprocess(s.hyperparameters)] for s in suggestions]
-        return form_groups_of_tables(members, tables, order_seed=self._order_seed, engine=engine, limit=self._limit)
 
     def _climb(
         self,
@@ -347,7 +223,7 @@ class Trainer:
             started_at=trial.started_at,
             finished_at=curve[-1].finished_at if curve else time.time(),
             duration_s=state.train_s,
-            samples_per_s=n_epochs * len(self._data.x_train) / state.train_s,
+            samples_per_s=n_epochs * self._n_rows / state.train_s,
             engine=trial.group.name,
             population_size=1 if trial.group.name == "loop" else len(trial.group.indices),
             device=self.device_name,
@@ -379,16 +255,10 @@ class Trainer:
                 values.append(float(self.count_parameters(trial.suggestion.hyperparameters)))
                 continue
             if not measured:
-                model = self._network(self._member(trial.suggestion), trial.state.best_weights)
-                measured = self.measure(model, self.splits_of(trial.suggestion.hyperparameters), "val")
+                model = self._network(trial.suggestion, self._member(trial.suggestion), trial.state)
+                measured = self.measure(model, trial.suggestion.hyperparameters, "val")
             values.append(measured[objective.metric])
         return tuple(values)
-
-
-def _is_narrow(spec: StudySpec) -> bool:
-    """Whether a second thread would cost the loop's layers more than it brings (measured)."""
-    widths = choices(spec.search_space.get("width", spec.fixed.get("width", 0)))
-    return max(map(int, widths or ())) <= _NARROW
 
 
 def _epoch_record(epoch: Epoch) -> EpochRecord:

@@ -7,11 +7,11 @@ Test is read here for the winner alone, after it was chosen by val; nothing that
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from studies import finals
 from studies.cohort import Trainer
-from studies.records import Final, Finalist, Objective, TrialRecord
+from studies.records import Final, Finalist, Objective, Rival, TrialRecord
 from studies.sections import FinalSection
 
 _SAY_EVERY_S = 10.0
@@ -37,34 +37,48 @@ def hold(trials: Sequence[TrialRecord], rules: Rules, trainer: Trainer, say: Cal
         say: Is told what people should know meanwhile.
     """
     asked = rules.section.model_dump()
-    n_seeds, objective = rules.section.seeds, rules.objectives[0]
-    entered = finals.candidates(trials, rules.objectives, rules.section.candidates) if n_seeds else []
-    if not entered:
-        return Final(asked, (), ())
+    entered = finals.candidates(trials, rules.objectives, rules.section.candidates) if rules.section.seeds else []
+    final = _fought(entered, rules, trainer, say) if entered else Final(asked, (), ())
+    if not rules.section.baselines:
+        return final
+    say("rivals: scikit-learn's models are trained on the same rows")
+    return replace(final, rivals=tuple(trainer.rivals()))
+
+
+def _fought(entered: Sequence[TrialRecord], rules: Rules, trainer: Trainer, say: Callable[[str], None]) -> Final:
+    """Train those that entered on fresh seeds, and measure them."""
+    asked, n_seeds = rules.section.model_dump(), rules.section.seeds
     if rules.spent_s is not None:
         n_seeds = finals.seeds_within(entered, n_seeds, rules.spent_s)
-    names = ", ".join(str(t.number) for t in entered)
     few = f", not {rules.section.seeds}: time limits the study" if n_seeds < rules.section.seeds else ""
+    numbers = [t.number for t in entered]
+    names = ", ".join(map(str, numbers))
     say(f"finals: trials {names} are trained again, each on {n_seeds} fresh seeds{few}")
     watch = _Progress(trainer.epochs, say).epoch
-    networks = dict(
-        zip(
-            [t.number for t in entered],
-            trainer.train_fresh([t.suggestion for t in entered], n_seeds, watch),
-            strict=True,
-        )
-    )
-    seen_by = {t.number: trainer.splits_of(t.hyperparameters) for t in entered}
+    trained = trainer.train_fresh([t.suggestion for t in entered], n_seeds, watch)
+    fresh = dict(zip(numbers, trained, strict=True))
+    hyperparameters = {t.number: t.hyperparameters for t in entered}
     nothing = dict.fromkeys(trainer.measured_names, math.nan)
-
-    def measured(number: int, split: str) -> tuple[dict[str, float], ...]:
-        return tuple(nothing if n is None else trainer.measure(n, seen_by[number], split) for n in networks[number])
-
-    ordered = finals.in_order([Finalist(t.number, measured(t.number, "val")) for t in entered], objective)
-    if not finals.has_winner(ordered, objective):
+    found = [Finalist(number, tuple(f.val or nothing for f in fresh[number])) for number in numbers]
+    ordered = finals.in_order(found, rules.objectives[0])
+    if not finals.has_winner(ordered, rules.objectives[0]):
         say("warning: of every finalist a fresh seed diverged; the best trial wins by what was recorded of it")
         return Final(asked, (), ())
-    return Final(asked, tuple(ordered), measured(ordered[0].number, "test"))
+    ensemble = None
+    if rules.section.ensemble and trainer.has_folds:
+        say("warning: with folds no ensemble is measured: its networks have seen all of val")
+    elif rules.section.ensemble:
+        together = [
+            (f.network(), hyperparameters[number])
+            for number, own in fresh.items()
+            for f in own
+            if f.network is not None
+        ]
+        on_val, on_test = (trainer.measure_together(together, split) for split in ("val", "test"))
+        ensemble = Rival("ensemble", on_val, on_test, f"the mean of {len(together)} networks; it is not exported")
+    won = [f.network() for f in fresh[ordered[0].number] if f.network is not None]
+    test = tuple(trainer.measure(n, hyperparameters[ordered[0].number], "test") for n in won)
+    return Final(asked, tuple(ordered), test, ensemble=ensemble)
 
 
 class _Progress:

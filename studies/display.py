@@ -207,15 +207,22 @@ def winner_lines(winner: Winner, objective: Objective) -> list[str]:
     over_seeds = winner.final is not None and bool(winner.final.finalists)
     name = "exported network" if over_seeds else ""
     lines = [_scores(f"val   {name}", winner.val_metrics), _scores(f"test  {name}", winner.test_metrics)]
-    if winner.final is None or not over_seeds:
+    if winner.final is None:
         return lines
-    val, test = (finals.intervals(m)[objective.metric] for m in (winner.final.finalists[0].val, winner.final.test))
-    head = f"  {objective.metric} of trial {winner.number} over {len(winner.final.test)} fresh seeds (mean, 95 %)"
-    return [
-        f"{head}: val {finals.of(val)}, test {finals.of(test)}, gap {test.mean - val.mean:+.4f}",
-        *(f"    {line}" for line in finals.finalist_lines(winner.final, objective)),
-        *lines,
-    ]
+    if over_seeds:
+        val, test = (finals.intervals(m)[objective.metric] for m in (winner.final.finalists[0].val, winner.final.test))
+        head = f"  {objective.metric} of trial {winner.number} over {len(winner.final.test)} fresh seeds (mean, 95 %)"
+        lines = [
+            f"{head}: val {finals.of(val)}, test {finals.of(test)}, gap {test.mean - val.mean:+.4f}",
+            *(f"    {line}" for line in finals.finalist_lines(winner.final, objective)),
+            *lines,
+        ]
+    if finals.others(winner.final):
+        lines.append(f"  {objective.metric} on test: {finals.table(winner, objective)}")
+        lines += [f"    {rival.name}: {rival.remark}" for rival in finals.others(winner.final) if rival.remark]
+    if said := finals.verdict(winner, objective):
+        lines.append(f"  {said}")
+    return lines
 
 
 def _scores(name: str, metrics: Mapping[str, float]) -> str:

@@ -100,7 +100,10 @@ def shown_tags(winner: Winner, objective: Objective) -> dict[str, str]:
     }
     if winner.final is not None and winner.final.finalists:
         tags["dlcore.finalists"] = "; ".join(finalist_lines(winner.final, objective))
-    return tags
+    if winner.final is not None and winner.final.rivals:
+        tags["dlcore.rivals"] = f"{objective.metric} on test: {table(winner, objective)}"
+        tags["dlcore.verdict"] = verdict(winner, objective)
+    return {key: text for key, text in tags.items() if text}
 
 
 def finalist_lines(final: Final, objective: Objective) -> list[str]:
@@ -114,6 +117,42 @@ def finalist_lines(final: Final, objective: Objective) -> list[str]:
 def of(over_seeds: Interval) -> str:
     """`0.9712 [0.9680, 0.9744]`."""
     return f"{over_seeds.mean:.4f} [{over_seeds.low:.4f}, {over_seeds.high:.4f}]"
+
+
+def table(winner: Winner, objective: Objective) -> str:
+    """All on test in one line: `network 0.9700 [0.9600, 0.9800] | gradient boosting 0.9600 | majority 0.1000`."""
+    assert winner.final is not None
+    own = intervals(winner.final.test).get(objective.metric)
+    network = f"{winner.test_metrics[objective.metric]:.4f}" if own is None else of(own)
+    return " | ".join(
+        [f"network {network}", *(f"{r.name} {r.test[objective.metric]:.4f}" for r in others(winner.final))]
+    )
+
+
+def verdict(winner: Winner, objective: Objective) -> str:
+    """Whether the network earns its place beside the rival that is best on test, in one sentence; "" without rivals.
+
+    Test chose the rival, not the network: where that is unfair, it is so to the network.
+    """
+    if winner.final is None or not winner.final.rivals:
+        return ""
+    sign = 1.0 if objective.direction == "maximize" else -1.0
+    rival = max(winner.final.rivals, key=lambda r: _or_worst(sign * r.test[objective.metric]))
+    theirs, measured = rival.test[objective.metric], intervals(winner.final.test).get(objective.metric)
+    ours = winner.test_metrics[objective.metric]
+    own = Interval(ours, ours, ours) if measured is None else measured
+    if not (math.isfinite(theirs) and math.isfinite(own.mean)):
+        return ""
+    by = f"{rival.name} by {abs(own.mean - theirs):.4f} of {objective.metric} on test"
+    if own.low <= theirs <= own.high:
+        return f"the network and {rival.name} cannot be told apart on test: take the one that is easier to run"
+    if sign * own.mean > sign * theirs:
+        return f"the network earns its place: it is ahead of {by}"
+    return f"the network does not earn its place: it is behind {by}"
+
+
+def _or_worst(value: float) -> float:
+    return value if math.isfinite(value) else -math.inf
 
 
 def others(final: Final) -> tuple[Rival, ...]:

@@ -160,6 +160,30 @@ def default_space(optimizer: str) -> dict[str, Setting]:
     return space
 
 
+def table_space(given: Mapping[str, Value]) -> dict[str, Setting]:
+    """The search space of a person's own table, where the spec has none: AdamW, which decays weights by itself.
+
+    A hint made it so, no proof: on 2,000 rows each of letter recognition, magic telescope and wine quality (32 trials,
+    one seed) the winner's mean on val was better than that of `default_space`; with both optimizers in one space it was
+    better on one, equal on one and worse on one.
+
+    Args:
+        given: What [training] fixes: it is not searched.
+    """
+    space: dict[str, Setting] = {
+        "depth": Range(1, 4),
+        "width": Range(32, 512, log=True),
+        "activation": ("relu", "leaky_relu", "tanh", "gelu"),
+        "dropout": Range(0.0, 0.5),
+        "optimizer": "adamw",
+        "learning_rate": Range(3e-4, 3e-2, log=True),
+        "weight_decay": Range(1e-4, 1.0, log=True),
+    }
+    if given.get("optimizer") == "sgd":
+        space |= default_space("sgd") | {"width": space["width"], "weight_decay": Range(1e-6, 0.01, log=True)}
+    return {name: setting for name, setting in space.items() if name not in given}
+
+
 def plain(setting: Setting) -> object:
     """A setting as JSON-able data."""
     if isinstance(setting, Range):

@@ -34,12 +34,12 @@ def predict_file(export_dir: Path, file: Path, out: Path | None) -> None:
         model = ExportedModel.load(export_dir)
     except ExportError as error:
         raise UserError(str(error)) from error
-    rows = read_features(str(file), dict.fromkeys(model.feature_names, "numeric")).numbers()
+    rows = read_features(str(file), model.kinds, model.forms).columns
     with _opened(out) as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        for start in range(0, max(len(rows), 1), _CHUNK_ROWS):
-            chunk = rows[start : start + _CHUNK_ROWS]
-            answers = model.predict({name: chunk[:, i] for i, name in enumerate(model.feature_names)})
+        for start in range(0, max(len(rows[0]), 1), _CHUNK_ROWS):
+            chunk = slice(start, start + _CHUNK_ROWS)
+            answers = model.predict({column.name: column.take(chunk).raw() for column in rows})
             if start == 0:
                 writer.writerow(answers)
             writer.writerows(zip(*(column.tolist() for column in answers.values()), strict=True))

@@ -28,7 +28,7 @@ class ExportedNetwork(PythonModel):
             str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
         )
         self._types = {node.name: node.type for node in self._session.get_inputs()}
-        self._dates = {column["name"] for column in manifest["columns"] if column["kind"] == "date"}
+        self._kinds = {column["name"]: column["kind"] for column in manifest["columns"]}
         # Names in the graph differ from people's only where ONNX needs it.
         self._inputs = manifest.get("inputs") or {name: name for name in self._types}
         self._outputs = manifest.get("outputs") or {node.name: node.name for node in self._session.get_outputs()}
@@ -42,14 +42,24 @@ class ExportedNetwork(PythonModel):
         """
         columns = {}
         for column, name in self._inputs.items():
+            values = model_input[column]
+            is_written = not pd.api.types.is_numeric_dtype(values.dtype)
             if self._types[name] == "tensor(string)":
-                columns[name] = model_input[column].fillna("").astype(str).to_numpy(dtype=object)
-            elif column in self._dates and not pd.api.types.is_numeric_dtype(model_input[column].dtype):
-                columns[name] = _seconds(model_input[column])
+                columns[name] = values.astype(object).where(values.notna(), "").map(str).to_numpy(dtype=object)
+            elif is_written and self._kinds[column] == "boolean":
+                columns[name] = values.map(_truth).to_numpy(dtype=np.float64, na_value=np.nan)
+            elif is_written and self._kinds[column] == "date":
+                columns[name] = _seconds(values)
             else:
-                columns[name] = model_input[column].to_numpy(dtype=np.float64, na_value=np.nan)
+                columns[name] = values.to_numpy(dtype=np.float64, na_value=np.nan)
         answers = self._session.run(list(self._outputs.values()), columns)
         return pd.DataFrame(dict(zip(self._outputs, answers, strict=True)))
+
+
+def _truth(value: object) -> object:
+    """What a cell of a true-or-false column says in words, as a number."""
+    known = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0, "1": 1.0, "0": 0.0}
+    return known[value.strip().lower()] if isinstance(value, str) else value
 
 
 def _seconds(dates: "pd.Series[Any]") -> "np.ndarray[tuple[int], np.dtype[np.float64]]":

@@ -26,6 +26,7 @@ from studies.hyperparameters import (
     only_value,
     plain,
     read_settings,
+    table_space,
 )
 from studies.mistakes import Mistake, from_pydantic, message, must_be_one_of, shown
 from studies.records import Objective, Value
@@ -303,7 +304,10 @@ def _space(raw: Mapping[str, Any], training: Training | None, found: list[Mistak
     """The settings that are right."""
     given = raw.get("search_space")
     if given is None:
-        settings = default_space(training.optimizer if training else "sgd")
+        data = raw.get("data")
+        chosen = {} if training is None else {name: getattr(training, name) for name in training.model_fields_set}
+        is_own = isinstance(data, Mapping) and data.get("path") is not None
+        settings = table_space(chosen) if is_own else default_space(training.optimizer if training else "sgd")
     elif isinstance(given, Mapping):
         settings, mistakes = read_settings(given)
         found += mistakes

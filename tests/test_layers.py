@@ -48,7 +48,7 @@ DOORS = {
         "mlflow_tables",
     },
     "mlflow": {"registry", "served_model", "best"},
-    "torch": {"cohort"},
+    "torch": {"cohort", "networks"},
     "onnx": set(),
     "onnxruntime": {"served_model", "registry"},
     "typer": {"cli"},
@@ -57,6 +57,7 @@ DOORS = {
     "matplotlib": {"report"},
 }
 DLCORE_MAY_IMPORT = {"torch", "numpy", "pandas", "pyarrow", "sklearn", "safetensors", "onnx", "onnxruntime", "dlcore"}
+DLCORE_MAY_IMPORT |= {"threadpoolctl"}  # comes with scikit-learn
 
 
 def imported(path: Path) -> set[str]:

@@ -72,9 +72,7 @@ def splits_of_all_kinds(
 
 def raw(features: Features) -> dict[str, np.ndarray]:
     """Columns as a person has them."""
-    return {
-        column.name: column.texts() if column.kind == "categorical" else column.values for column in features.columns
-    }
+    return {column.name: column.raw() for column in features.columns}
 
 
 def with_unseen(features: Features) -> Features:

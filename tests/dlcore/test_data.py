@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dlcore.config import SKLEARN_SETS, DataConfig
+from dlcore.config import SCALINGS, SKLEARN_SETS, TARGET_TRANSFORMS, DataConfig, PreprocessConfig
 from dlcore.data import SPLITS, DataSplits, load_splits, split_tensors, to_tensors
 from dlcore.errors import DataError
 
@@ -146,3 +146,67 @@ def test_a_value_that_float32_cannot_hold_once_standardised_is_refused(tmp_path:
     message = rf"must lie near those of the training rows; '{column}' is 1e\+300 in row {i + 1}:"
     with pytest.raises(DataError, match=message):
         load(tmp_path, "\n".join(lines))
+
+
+def mixed_rows(n: int) -> list[str]:
+    """A CSV of a number, few and many categories, a date with holes, and a price."""
+    lines = ["id,size,city,zip,sold,price"]
+    for i in range(n):
+        city = "" if i % 7 == 0 else ["Rome", "Oslo", "Bonn"][i % 3]
+        zipcode = f"z{i * 37 % 90}"
+        sold = "" if i % 11 == 0 else f"20{i % 23:02}-0{1 + i % 9}-1{i % 10}"
+        lines.append(f"{i},{(i * 7919) % 101 / 3},{city},{zipcode},{sold},{100 + (i * 31) % 977}")
+    return lines
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+@pytest.mark.parametrize("transform", TARGET_TRANSFORMS)
+def test_no_kind_of_column_is_fitted_on_other_rows_than_those_of_train(
+    tmp_path: Path, scaling: str, transform: str
+) -> None:
+    config = {
+        "target": ("price",),
+        "task": "regression",
+        "drop": ("id",),
+        "kinds": {"zip": "categorical"},
+        "preprocessing": PreprocessConfig(scaling, target_transform=transform),
+    }
+    path, lines = tmp_path / "table.csv", mixed_rows(400)
+
+    def loaded(text: list[str]) -> DataSplits:
+        path.write_text("\n".join(text))
+        return load_splits(DataConfig(path=str(path), **config), 0)  # type: ignore[arg-type]
+
+    splits = loaded(lines)
+    assert {column.kind for column in splits.train.x.columns} == {"numeric", "categorical", "date"}
+    hidden = {*splits.val.rows.tolist(), *splits.test.rows.tolist()}
+    changed = [
+        line if i - 1 not in hidden else f"{i - 1},{99 + i},Atlantis{i % 5},y{i},2030-01-01,{i * 1000}"
+        for i, line in enumerate(lines)
+    ]
+    again = loaded(changed)
+    assert again.preprocessor == splits.preprocessor
+    x, y = split_tensors(splits, "train", "cpu", torch.float64)
+    x_again, y_again = split_tensors(again, "train", "cpu", torch.float64)
+    assert torch.equal(x, x_again) and torch.equal(y, y_again)
+    assert "Atlantis" not in str(again.preprocessor.to_dict())
+
+
+def test_other_scalings_of_the_same_rows_have_as_many_inputs(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("\n".join(mixed_rows(300)))
+    splits = load_splits(DataConfig(path=str(tmp_path / "t.csv"), target=("price",), task="regression"), 0)
+    assert splits.prepared("standard") is splits
+    for name in SCALINGS[1:]:
+        other = splits.prepared(name)
+        assert (
+            other.n_features == splits.n_features
+            and other.preprocessor.output_names == splits.preprocessor.output_names
+        )
+        assert other.preprocessor != splits.preprocessor and other.fingerprint == splits.fingerprint
+
+
+def test_classes_have_no_target_to_transform(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="target_transform is for quantities; 'y' has classes"):
+        load(tmp_path, rows(50, "i % 2"), preprocessing=PreprocessConfig(target_transform="log"))
+    with pytest.raises(DataError, match=r'"log" needs targets >= 0'):
+        load(tmp_path, rows(50, "i / 7 - 3"), preprocessing=PreprocessConfig(target_transform="log"))

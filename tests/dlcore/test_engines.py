@@ -12,7 +12,7 @@ from dlcore import engines
 from dlcore.config import DataConfig, ModelConfig, TrainConfig
 from dlcore.curve import Epoch
 from dlcore.data import load_splits, to_tensors
-from dlcore.engines import Engine, Limit, Loop, Together, form_groups, form_groups_of_tables
+from dlcore.engines import Engine, Limit, Loop, Together, form_groups
 from dlcore.packing import Member, deal
 from dlcore.parallel import ParallelPopulation
 from dlcore.population import MemberState, Population
@@ -240,19 +240,3 @@ def test_members_that_the_loop_serves_better_train_in_it(data: TensorData, monke
     monkeypatch.setattr(engines, "engine_for", lambda m, _: "loop" if m.model_config.widths[0] > 8 else "population")
     groups = form_groups([member(0, 9), member(1, 8)], data, order_seed=ORDER, engine="population")
     assert {(g.name, g.indices) for g in groups} == {("loop", (0,)), ("population", (1,))}
-
-
-def test_members_that_see_different_tables_are_different_groups(data: TensorData) -> None:
-    other = replace(data, x_train=data.x_train * 2, x_val=data.x_val * 2)
-    members = [member(0, 4), member(1, 4), member(2, 4)]
-    tables = [data, other, data]
-    groups = form_groups_of_tables(members, tables, order_seed=ORDER, engine="population")
-    assert sorted(group.indices for group in groups) == [(0, 2), (1,)]
-    for group in groups:
-        list(group.engine.advance(2))
-        alone = form_groups(
-            [members[i] for i in group.indices], tables[group.indices[0]], order_seed=ORDER, engine="loop"
-        )
-        list(alone[0].engine.advance(2))
-        for state, expected in zip(group.engine.states, alone[0].engine.states, strict=True):
-            assert state.curve[-1].val_loss == pytest.approx(expected.curve[-1].val_loss, rel=1e-8)

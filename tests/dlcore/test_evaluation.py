@@ -7,7 +7,7 @@ from torch import nn
 from dlcore import evaluation
 from dlcore.config import DataConfig, ModelConfig, metrics_of
 from dlcore.data import load_splits
-from dlcore.evaluation import evaluate, forward_rows, split_tensors
+from dlcore.evaluation import evaluate, evaluate_together, forward_rows, split_tensors
 from dlcore.models import build_model
 from dlcore.tasks import Task
 
@@ -69,3 +69,28 @@ def test_a_broken_network_measures_nan_instead_of_failing():
         model[0].weight.fill_(math.nan)
     found = evaluate(model, task, rows(6), torch.tensor([0, 1, 2, 0, 1, 2]))
     assert all(math.isnan(value) for value in found.values())
+
+
+@pytest.mark.parametrize(("task", "n_outputs"), [("binary", 1), ("multiclass", 3), ("regression", 2)])
+def test_an_ensemble_answers_with_the_mean_of_its_networks(task: str, n_outputs: int) -> None:
+    models = [build_model(ModelConfig(4, n_outputs, (5,)), seed) for seed in range(3)]
+    x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    if task == "regression":
+        kind = Task(task, 2, (1.0, 2.0), (3.0, 4.0))
+        y = torch.randn(50, 2, generator=torch.Generator().manual_seed(1))
+    else:
+        kind = Task(task, n_outputs)
+        y = torch.arange(50) % max(2, n_outputs)
+    y = y.to(torch.float32) if task == "binary" else y
+    alone = evaluate_together(models[:1], kind, [x], y)
+    assert alone == pytest.approx(evaluate(models[0], kind, x, y), rel=1e-4)
+    found = evaluate_together(models, kind, [x] * len(models), y)
+    predicted = torch.stack([kind.predict(model(x).double()) for model in models]).mean(0).detach()
+    if task == "regression":
+        right = (y.double() * torch.tensor([3.0, 4.0]) + torch.tensor([1.0, 2.0])).double()
+        assert found["rmse"] == pytest.approx(float((predicted - right).square().mean(0).sqrt().mean()), rel=1e-5)
+    else:
+        classes = (predicted > 0.5).long() if task == "binary" else predicted.argmax(-1)
+        assert found["accuracy"] == pytest.approx(float((classes == y).double().mean()))
+        right = torch.where(y == 1, predicted, 1 - predicted) if task == "binary" else predicted[torch.arange(50), y]
+        assert found["log_loss"] == pytest.approx(float(-right.log().mean()), rel=1e-5)

@@ -48,6 +48,13 @@ def test_numbers_and_booleans_are_doubles(values: Any) -> None:
         assert found.dtype == np.float64 and found.tolist() == [1, 0]
 
 
+def test_booleans_may_be_written_in_words() -> None:
+    for words in (["yes", "NO", ""], ["True", "false", None], ["1", "0", ""]):
+        np.testing.assert_array_equal(to_input("c", "boolean", np.array(words, dtype=object)), [1, 0, np.nan])
+    with pytest.raises(ExportError, match="column c must hold booleans"):
+        to_input("c", "boolean", np.array(["perhaps"]))
+
+
 def test_missing_numbers_are_nan() -> None:
     for values in (
         np.array([1.5, None], dtype=object),

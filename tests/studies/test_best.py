@@ -59,6 +59,9 @@ def test_the_finals_are_told_in_the_manifest_and_held_again_only_where_something
     assert made.winner.final == final
     facts = json.loads((tmp_path / "out" / "model.json").read_text())["facts"]
     assert facts["final"]["finalists"][0]["number"] == stored[0].number
+    with run.storage.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE dlcore_winners SET test_metrics_json = '{}'")
+    assert best.standing(run.storage, run.facts) is None  # what is falsified is not believed
     run.storage.store_winner("wine", stored[0], stored[1] - 1)
     assert best.standing(run.storage, run.facts) is None  # a trial was finished since
     assert run.export(None, None).winner.final == final  # held again: the same rows

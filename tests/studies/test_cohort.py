@@ -186,9 +186,8 @@ def test_a_trial_trained_again_gives_its_curve_bit_for_bit() -> None:
         again = trainer.retrain_network(record, cohort, [])
         assert [replace(e, finished_at=0) for e in again.curve] == [replace(e, finished_at=0) for e in record.curve]
         assert record.best is not None
-        assert trainer.measure(again.model, trainer.splits, "val")["loss"] == pytest.approx(
-            record.best.val_loss, rel=1e-5
-        )
+        measured = trainer.measure(again.model, record.hyperparameters, "val")
+        assert measured["loss"] == pytest.approx(record.best.val_loss, rel=1e-5)
 
 
 def test_a_trial_trained_again_alone_gives_its_curve_up_to_rounding() -> None:
@@ -235,9 +234,10 @@ def test_a_network_is_measured_and_exported_with_the_numbers_that_it_was_trained
     again = trainer.retrain_network(records[1], records, [])
     splits = trainer.splits_of(records[1].hyperparameters)
     assert records[1].best is not None
-    assert trainer.measure(again.model, splits, "val")["loss"] == pytest.approx(records[1].best.val_loss, rel=1e-5)
-    assert trainer.measure(again.model, trainer.splits, "val")["loss"] != pytest.approx(
-        records[1].best.val_loss, rel=1e-3
+    own, best = records[1].hyperparameters, records[1].best.val_loss
+    assert trainer.measure(again.model, own, "val")["loss"] == pytest.approx(best, rel=1e-5)
+    assert trainer.measure(again.model, {**own, "preprocess": "standard"}, "val")["loss"] != pytest.approx(
+        best, rel=1e-3
     )
     folder = export_model(tmp_path / "out", again.model, again.model_config, splits, {})
     assert load_network(folder)[1] == splits.preprocessor != trainer.splits.preprocessor

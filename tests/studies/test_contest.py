@@ -6,6 +6,7 @@ import pytest
 from studies import contest
 from studies.contest import Rules
 from studies.home import Home
+from studies.networks import Fresh
 from studies.records import Final, Objective, TrialRecord
 from studies.runner import Run
 from studies.sections import FinalSection
@@ -67,7 +68,9 @@ def test_no_finals_are_held_where_none_are_asked_for_or_nobody_trained_to_the_en
 
 
 def test_where_all_diverge_no_finalist_wins(run: Run, display: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run.trainer, "train_fresh", lambda suggestions, n, watch: [[None] * n for _ in suggestions])
+    monkeypatch.setattr(
+        run.trainer, "train_fresh", lambda suggestions, n, watch: [[Fresh(None, None)] * n for _ in suggestions]
+    )
     assert hold(run).finalists == ()
     assert any("of every finalist a fresh seed diverged" in line for line in display.said)
 

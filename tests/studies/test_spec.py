@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dlcore.config import PreprocessConfig
 from studies.errors import SpecError
-from studies.hyperparameters import Range
+from studies.hyperparameters import Range, default_space
 from studies.records import Objective
 from studies.sections import Halving
 from studies.spec import (
@@ -489,3 +489,18 @@ def test_what_becomes_of_columns_goes_to_dlcore() -> None:
     assert spec.data_config().preprocessing == PreprocessConfig(
         missing_indicators=False, max_categories=7, target_transform="log"
     )
+
+
+def test_a_table_of_ones_own_is_searched_more_widely_and_what_training_fixes_is_not(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    start = 'study = "t"\n[data]\npath = "t.csv"\ntarget = "b"\n'
+    whole = parse_spec(start, "t.toml", tmp_path)
+    assert {"dropout", "weight_decay"} < set(whole.searched) and whole.fixed["optimizer"] == "adamw"
+    assert spec_from_dict(whole.to_dict()).to_dict() == whole.to_dict()
+    fixed = parse_spec(f'{start}[training]\noptimizer = "sgd"\ndropout = 0.1\n', "t.toml", tmp_path)
+    assert not {"optimizer", "dropout"} & set(fixed.searched) and "momentum" in fixed.searched
+    assert fixed.fixed["optimizer"] == "sgd" and fixed.fixed["dropout"] == 0.1
+    assert fixed.search_space["learning_rate"] == default_space("sgd")["learning_rate"]
+    assert spec_from_dict(fixed.to_dict()).to_dict() == fixed.to_dict()
+    bundled_set = parse_spec('study = "d"\n[data]\nsource = "sklearn:digits"\n', "d.toml")
+    assert set(bundled_set.search_space) == set(default_space("sgd"))

@@ -1,0 +1,244 @@
+"""The networks of one study: made, trained alone or on fresh seeds, and measured, on data that stay on the device.
+
+What a network computes depends on the spec, its trial's number and its hyperparameters alone, never on its neighbours.
+With folds its curve is the mean over them, and the network itself is trained on all their rows; see `dlcore.folds`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import nn
+
+from dlcore.config import ModelConfig, metrics_of
+from dlcore.curve import Epoch
+from dlcore.data import DataSplits, split_tensors, to_tensors
+from dlcore.device import choose_device, device_name
+from dlcore.engines import Engine, Group, Limit, Loop, State, form_groups, prepare
+from dlcore.evaluation import evaluate, evaluate_together
+from dlcore.folds import Folded, development_rows, form_folded_groups, of_folds, refit
+from dlcore.models import build_model, count_parameters
+from dlcore.packing import Member
+from dlcore.precision import check_precision
+from dlcore.rivals import train_rivals
+from dlcore.rows import Rows, TensorData
+from dlcore.seeding import derive_seed
+from dlcore.tasks import curve_metric
+from studies.hyperparameters import choices
+from studies.records import (
+    EpochRecord,
+    Objective,
+    Rival,
+    Suggestion,
+    TrialRecord,
+    Value,
+)
+from studies.space import model_config, preprocess, train_config
+from studies.spec import StudySpec
+
+_NARROW = 256
+"""Units of a layer up to which one thread is as fast as several."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """A training on a fresh seed."""
+
+    val: Mapping[str, float] | None
+    """How it did on val at its best epoch; None where it diverged."""
+    network: Callable[[], nn.Sequential] | None
+    """Gives the network; with folds it is trained then."""
+
+
+class Networks:
+    """What the trials of one study are made of."""
+
+    def __init__(self, spec: StudySpec, objectives: Sequence[Objective], splits: DataSplits) -> None:
+        """Put the data on the device.
+
+        Raises:
+            dlcore.errors.DeviceError: The spec's device is not there, or cannot train in the spec's precision.
+        """
+        self._spec = spec
+        self._objectives = tuple(objectives)
+        self._n_features, self._n_outputs = splits.n_features, splits.n_outputs
+        self.device = choose_device(spec.training.device)
+        check_precision(spec.training.precision, self.device)
+        if spec.training.engine == "loop" and _is_narrow(spec):
+            torch.set_num_threads(1)
+        self.splits = splits
+        self._prepared = {name: splits.prepared(name) for name in spec.scalings}
+        """Values of the hyperparameter `preprocess` -> the splits as its trials see them."""
+        self._folds: tuple[Rows, ...] = ()
+        """With k-fold: the rows of each fold, of a table that is all rows but test."""
+        self._tables: dict[str, TensorData] = {}
+        for name, prepared in self._prepared.items():
+            if splits.folds:
+                self._tables[name], self._folds = development_rows(prepared, self.device)
+            else:
+                self._tables[name] = to_tensors(prepared, self.device)
+        self._data = self._tables[spec.scalings[0]]
+        self._order_seed = derive_seed(spec.seed, "order")
+        self._limit = Limit()
+        if spec.training.engine == "population":
+            prepare(self.device)
+
+    @property
+    def device_name(self) -> str:
+        """Name of the device as its vendor gives it."""
+        return device_name(self.device)
+
+    @property
+    def epochs(self) -> int:
+        """The most epochs of a training."""
+        return self._spec.training.epochs
+
+    @property
+    def measured_names(self) -> tuple[str, ...]:
+        """What is known of a network on val."""
+        if self._folds:
+            return ("loss", curve_metric(self._data.task.name, self._objectives[0].metric))
+        return ("loss", *metrics_of(self.splits.task))
+
+    def splits_of(self, hyperparameters: Mapping[str, Value]) -> DataSplits:
+        """The data as a trial with these hyperparameters sees them."""
+        return self._prepared[preprocess(hyperparameters)]
+
+    def count_parameters(self, hyperparameters: Mapping[str, Value]) -> int:
+        """Weights and biases of the network that these hyperparameters describe; nothing is built."""
+        return count_parameters(self._model_config(hyperparameters))
+
+    def retrain(self, record: TrialRecord, *, is_moved: bool = False) -> tuple[Epoch, ...]:
+        """Train a recorded trial again, alone, with the reference loop, for as many epochs as it had.
+
+        Args:
+            record: With its curve.
+            is_moved: Start from initial weights that are one unit in the last place larger: how far the curve goes
+                astray then is what rounding alone can do to it.
+
+        Returns:
+            Its curve.
+        """
+        member = self._member(record.suggestion)
+        table = self._tables[preprocess(record.hyperparameters)]
+        loop = Loop(of_folds([member], self._folds), table, order_seed=self._order_seed)
+        engine: Engine = Folded([member], loop) if self._folds else loop
+        if is_moved:
+            with torch.no_grad():
+                for weights in (w for training in loop.states for w in training.model.parameters()):
+                    weights.copy_(torch.nextafter(weights, torch.full_like(weights, torch.inf)))
+        return tuple(epoch for _, epoch in engine.advance(len(record.curve)))
+
+    def train_fresh(
+        self, suggestions: Sequence[Suggestion], n_seeds: int, watch: Callable[[int], None]
+    ) -> list[list["Fresh"]]:
+        """Train trials to their end on seeds that nobody chose by, all together, each with an order of rows of its own.
+
+        Args:
+            suggestions: Of the trials.
+            n_seeds: Trainings of each.
+            watch: Is told each epoch that a network finished.
+
+        Returns:
+            Of each trial what its trainings gave.
+        """
+        own = [s for s in suggestions for _ in range(n_seeds)]
+        members = [self._fresh_member(s, k) for s in suggestions for k in range(n_seeds)]
+        found = [Fresh(None, None)] * len(members)
+        for group in self._groups(members, own):
+            for _, epoch in group.engine.advance(self._spec.training.epochs):
+                watch(epoch.epoch)
+            for place, state in zip(group.indices, group.engine.states, strict=True):
+                if state.divergence is None and state.best is not None:
+                    found[place] = self._fresh(own[place], members[place], state)
+        return [found[i : i + n_seeds] for i in range(0, len(members), n_seeds)]
+
+    def _fresh(self, suggestion: Suggestion, member: Member, state: State) -> "Fresh":
+        if self._folds:
+            return Fresh(self.measured_on_folds(state.best), partial(self._network, suggestion, member, state))
+        network = self._network(suggestion, member, state)
+        return Fresh(self.measure(network, suggestion.hyperparameters, "val"), lambda: network)
+
+    def measured_on_folds(self, best: Epoch | EpochRecord | None) -> dict[str, float]:
+        """What the folds say of a best epoch, their mean: the loss and the curve's metric; there are no others."""
+        assert best is not None
+        name = curve_metric(self._data.task.name, self._objectives[0].metric)
+        return {"loss": best.val_loss, name: best.val_metric}
+
+    @property
+    def has_folds(self) -> bool:
+        """Whether val is each row that is not test, in turn."""
+        return bool(self._folds)
+
+    def measure(self, model: nn.Module, hyperparameters: Mapping[str, Value], split: str) -> dict[str, float]:
+        """Loss and all metrics of a network of these hyperparameters on "train", "val" or "test"."""
+        x, y = split_tensors(self.splits_of(hyperparameters), split, self.device, self._data.x_train.dtype)
+        return evaluate(model, self._data.task, x, y)
+
+    def measure_together(self, models: Sequence[tuple[nn.Module, Mapping[str, Value]]], split: str) -> dict[str, float]:
+        """The same of an ensemble, networks with their hyperparameters: the mean of the networks' predictions."""
+        dtype = self._data.x_train.dtype
+        seen = {name: split_tensors(p, split, self.device, dtype) for name, p in self._prepared.items()}
+        rows = [seen[preprocess(hyperparameters)][0] for _, hyperparameters in models]
+        _, y = seen[preprocess(models[0][1])]
+        return evaluate_together([model for model, _ in models], self._data.task, rows, y)
+
+    def rivals(self) -> list[Rival]:
+        """scikit-learn's models on the same rows, measured on val and on test."""
+        found = train_rivals(self.splits, self._spec.seed)
+        return [Rival(r.name, r.metrics["val"], r.metrics["test"], r.remark) for r in found]
+
+    def _network(self, suggestion: Suggestion, member: Member, state: State) -> nn.Sequential:
+        """The network of a state's best epoch; with folds, trained anew on all their rows for as many epochs."""
+        if self._folds:
+            assert state.best is not None
+            table = self._tables[preprocess(suggestion.hyperparameters)]
+            return refit(member, table, state.best.epoch, order_seed=self._order_seed)
+        model = build_model(member.model_config, member.seed, device=self.device, dtype=self._data.x_train.dtype)
+        model.load_state_dict(dict(state.best_weights))
+        return model
+
+    def _model_config(self, hyperparameters: Mapping[str, Value]) -> ModelConfig:
+        return model_config(hyperparameters, self._n_features, self._n_outputs)
+
+    def _member(self, suggestion: Suggestion) -> Member:
+        return Member(
+            self._model_config(suggestion.hyperparameters),
+            train_config(self._spec, suggestion.hyperparameters, self._objectives[0].metric),
+            derive_seed(self._spec.seed, "trial", suggestion.number),
+        )
+
+    def _fresh_member(self, suggestion: Suggestion, index: int) -> Member:
+        """The same with other initial weights, and with the rows in another order: one order would make them alike."""
+        names = ("final", suggestion.number, index)
+        order_seed = derive_seed(self._spec.seed, *names, "order")
+        return replace(self._member(suggestion), seed=derive_seed(self._spec.seed, *names), order_seed=order_seed)
+
+    def _groups(self, members: Sequence[Member], suggestions: Sequence[Suggestion]) -> list[Group]:
+        """Groups of members, each of one suggestion; those that see other numbers are no population."""
+        engine, seed = self._spec.training.engine, self._order_seed
+        found: list[Group] = []
+        scalings = [preprocess(s.hyperparameters) for s in suggestions]
+        for scaling in dict.fromkeys(scalings):
+            places = [i for i, own in enumerate(scalings) if own == scaling]
+            mates, table = [members[i] for i in places], self._tables[scaling]
+            if self._folds:
+                groups = form_folded_groups(
+                    mates, table, self._folds, order_seed=seed, engine=engine, limit=self._limit
+                )
+            else:
+                groups = form_groups(mates, table, order_seed=seed, engine=engine, limit=self._limit)
+            found += [replace(group, indices=tuple(places[i] for i in group.indices)) for group in groups]
+        return found
+
+    @property
+    def _n_rows(self) -> int:
+        """Rows that an epoch of a trial sees."""
+        return sum(len(fold.train) for fold in self._folds) or len(self._data.x_train)
+
+
+def _is_narrow(spec: StudySpec) -> bool:
+    """Whether a second thread would cost the loop's layers more than it brings (measured)."""
+    widths = choices(spec.search_space.get("width", spec.fixed.get("width", 0)))
+    return max(map(int, widths or ())) <= _NARROW

@@ -1,0 +1,126 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dlcore.config import DataConfig, ModelConfig, SplitConfig, TrainConfig
+from dlcore.data import load_splits
+from dlcore.engines import Loop
+from dlcore.folds import Folded, development_rows, form_folded_groups, of_folds, refit
+from dlcore.packing import Member
+from dlcore.rows import Rows, TensorData
+from dlcore.training import Training
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def table() -> tuple[TensorData, tuple[Rows, ...]]:
+    return development_rows(load_splits(DataConfig("sklearn:wine", split=SplitConfig(folds=3)), 0), CPU)
+
+
+def member(data: TensorData, seed: int, rate: float = 0.1, **changes: object) -> Member:
+    config = TrainConfig(epochs=6, batch_size=16, learning_rate=rate, objective="accuracy", **changes)  # type: ignore[arg-type]
+    return Member(
+        ModelConfig(data.x_train.shape[1], data.task.n_outputs, (4 + seed,), dropout=0.1 * seed), config, seed
+    )
+
+
+def test_every_row_that_is_not_test_is_val_of_one_fold(table: tuple[TensorData, tuple[Rows, ...]]) -> None:
+    data, folds = table
+    assert data.x_train is data.x_val and len(folds) == 3
+    assert sorted(torch.cat([f.val for f in folds]).tolist()) == list(range(len(data.x_train)))
+    assert all(not set(f.train.tolist()) & set(f.val.tolist()) for f in folds)
+
+
+def test_a_curve_is_the_mean_over_folds_that_are_trained_alone(table: tuple[TensorData, tuple[Rows, ...]]) -> None:
+    data, folds = table
+    own = member(data, 1)
+    (group,) = form_folded_groups([own], data, folds, order_seed=5, engine="loop")
+    assert [e.epoch for _, e in group.engine.advance(6)] == [1, 2, 3, 4, 5, 6]
+    alone = [Training(own.model_config, own.train_config, f.of(data), seed=1, order_seed=5) for f in folds]
+    curves = [training.advance(6) for training in alone]
+    for point, points in zip(group.engine.states[0].curve, zip(*curves, strict=True), strict=True):
+        for name in ("train_loss", "val_loss", "val_metric"):
+            assert getattr(point, name) == pytest.approx(sum(getattr(p, name) for p in points) / 3, rel=1e-12)
+    best = group.engine.states[0].best
+    assert best is not None and best.val_metric == max(e.val_metric for e in group.engine.states[0].curve)
+
+
+def test_loop_and_population_agree_and_neighbours_are_not_felt(table: tuple[TensorData, tuple[Rows, ...]]) -> None:
+    data, folds = table
+    members = [member(data, seed, rate) for seed, rate in ((1, 0.1), (2, 0.02), (3, 0.3))]
+    found = {}
+    for engine in ("loop", "population"):
+        (group,) = form_folded_groups(members, data, folds, order_seed=5, engine=engine)
+        assert group.indices == (0, 1, 2) and group.name == engine
+        for to in (2, 6):  # in pieces
+            list(group.engine.advance(to))
+        found[engine] = group.engine.states
+    for loop, population in zip(found["loop"], found["population"], strict=True):
+        assert [e.val_loss for e in loop.curve] == pytest.approx([e.val_loss for e in population.curve], rel=1e-4)
+        assert loop.best is not None and population.best is not None and loop.best.epoch == population.best.epoch
+
+
+def test_batch_sizes_that_cannot_train_together_make_groups(table: tuple[TensorData, tuple[Rows, ...]]) -> None:
+    data, folds = table
+    small = replace(member(data, 1), train_config=replace(member(data, 1).train_config, batch_size=8))
+    groups = form_folded_groups(
+        [member(data, 1), small, member(data, 2)], data, folds, order_seed=5, engine="population"
+    )
+    assert [g.indices for g in groups] == [(0, 2), (1,)]
+    list(groups[1].engine.advance(1))
+    assert len(groups[1].engine.states) == 1 and len(groups[1].engine.states[0].curve) == 1
+
+
+def test_patience_waits_for_the_mean_and_ends_all_folds(table: tuple[TensorData, tuple[Rows, ...]]) -> None:
+    data, folds = table
+    own = member(data, 1, rate=0.0, patience=2)  # nothing is learned: the first epoch stays the best
+    loop = Loop(of_folds([own], folds), data, order_seed=5)
+    engine = Folded([own], loop)
+    list(engine.advance(6))
+    assert engine.states[0].is_finished and len(engine.states[0].curve) == 3
+    assert [len(t.curve) for t in loop.states] == [3, 3, 3]
+
+
+def test_it_diverged_when_one_fold_did(table: tuple[TensorData, tuple[Rows, ...]]) -> None:
+    data, folds = table
+    wild = torch.clone(data.x_train)
+    wild[folds[0].val] = 1e30  # rows that folds 1 and 2 learn from, and fold 0 does not
+    broken = TensorData(data.task, wild, data.y_train, data.x_val, data.y_val)
+    (group,) = form_folded_groups([member(data, 1)], broken, folds, order_seed=5, engine="loop")
+    assert list(group.engine.advance(6)) == []
+    state = group.engine.states[0]
+    assert state.is_finished and state.divergence is not None and state.divergence.epoch == 1 and state.best is None
+
+
+def test_a_value_that_is_not_finite_in_one_fold_is_none_of_the_mean(table: tuple[TensorData, tuple[Rows, ...]]) -> None:
+    data, folds = table
+    holed = torch.clone(data.x_val)
+    holed[folds[2].val[0]] = math.nan
+    (group,) = form_folded_groups(
+        [member(data, 1)], TensorData(data.task, data.x_train, data.y_train, holed, data.y_val), folds,
+        order_seed=5, engine="loop",
+    )  # fmt: skip
+    list(group.engine.advance(2))
+    assert all(math.isnan(e.val_loss) for e in group.engine.states[0].curve) and group.engine.states[0].best is None
+
+
+def test_dropped_networks_train_no_further(table: tuple[TensorData, tuple[Rows, ...]]) -> None:
+    data, folds = table
+    (group,) = form_folded_groups([member(data, 1), member(data, 2)], data, folds, order_seed=5, engine="population")
+    list(group.engine.advance(2))
+    group.engine.drop([0])
+    assert {index for index, _ in group.engine.advance(4)} == {1}
+    assert [len(s.curve) for s in group.engine.states] == [2, 4]
+
+
+def test_a_refit_is_the_network_after_its_epochs_on_all_rows(table: tuple[TensorData, tuple[Rows, ...]]) -> None:
+    data, _ = table
+    own = member(data, 1, patience=1)
+    whole = Training(own.model_config, replace(own.train_config, patience=None), data, seed=1, order_seed=5)
+    whole.advance(4)
+    again = refit(own, data, 4, order_seed=5)
+    for left, right in zip(whole.model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(left, right)
