@@ -19,7 +19,7 @@ from dlcore.columns import Column, Features, Finding
 from dlcore.config import SKLEARN_SETS, DataConfig
 from dlcore.csvfile import open_csv
 from dlcore.errors import DataError
-from dlcore.frames import frame_columns, parquet_columns
+from dlcore.frames import frame_columns
 from dlcore.inputfile import PARQUET_MAGIC, did_you_mean, listed, open_input
 from dlcore.kinds import LEFT_OUT, keep_last_resort, left_out_note, settle
 from dlcore.rawcolumns import RawTable, Select, read_csv_columns
@@ -80,6 +80,8 @@ def read_file(path: str, select: Select) -> RawTable:
         magic = handle.read(4)
         handle.seek(0)
         if magic == PARQUET_MAGIC:
+            from dlcore.parquet import parquet_columns  # pyarrow, which few need
+
             return parquet_columns(handle, name, path, select)
         file = open_csv(handle, path)
         wanted = select(file.header)
