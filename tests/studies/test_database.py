@@ -19,7 +19,7 @@ def test_a_new_database_is_private_and_of_the_newest_version(tmp_path: Path) -> 
     Storage(f"sqlite:///{path}").close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT version FROM dlcore_migrations").fetchall() == [(1,), (2,), (3,)]
+        assert connection.execute("SELECT version FROM dlcore_migrations").fetchall() == [(1,), (2,), (3,), (4,)]
     connection.close()
 
 
