@@ -137,7 +137,10 @@ class Mirror:
         wait_s = 0.0
         while self._wait_for_work(wait_s):
             try:
-                self._step(self._connected())
+                study = self._connected()
+                if study is None:
+                    break
+                self._step(study)
                 self.error = next(iter(self._refused.values()), None)
                 wait_s = 0.0
             except Exception as error:  # a copy: whatever is wrong with it must neither end nor hold up a study
@@ -173,11 +176,16 @@ class Mirror:
     def _is_progress_due(self) -> bool:
         return self._progress is not None and time.monotonic() >= self._next_progress_at
 
-    def _connected(self) -> MirroredStudy:
-        """The study in MLflow; after a failure, in the MLflow that is there now."""
+    def _connected(self) -> MirroredStudy | None:
+        """The study in MLflow; after a failure, in the MLflow that is there now. None for a mirror that is closed."""
         if self._study is not None and not self._is_shaken:
             return self._study
         store = self._connect()
+        with self._changed:
+            is_closed = self._is_closed
+        if is_closed:  # while a server started: by now another mirror may write, and what both write is there twice
+            store.close()
+            return None
         if self._study is None or self._store is None or store.identity != self._store.identity:
             self._forget()
             self.address, self._store = store.where, store

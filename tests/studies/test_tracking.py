@@ -4,9 +4,11 @@ import math
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from unittest.mock import MagicMock, call
 
 import onnx
 import pytest
@@ -95,6 +97,26 @@ def test_a_closed_mirror_and_an_idle_one_end_at_once(facts: StudyFacts) -> None:
     mirror.close()
     assert mirror._thread is not None and not mirror._thread.is_alive()
     assert not mirror.finish("KILLED", timeout_s=None)
+
+
+def test_a_mirror_that_is_closed_while_it_connects_writes_nothing(facts: StudyFacts) -> None:
+    """A server that starts may come long after; by then `studies track` may write the same trials."""
+    is_connecting, is_free, store = threading.Event(), threading.Event(), MagicMock()
+
+    def connect() -> TrackingStore:
+        is_connecting.set()
+        is_free.wait()
+        return store
+
+    mirror = Mirror(connect, facts, read)
+    mirror.start()
+    mirror.put(range(4))
+    assert is_connecting.wait(PATIENCE_S)
+    mirror.close()
+    is_free.set()
+    assert mirror._thread is not None
+    mirror._thread.join(PATIENCE_S)
+    assert store.method_calls == [call.close()]
 
 
 def test_ctrl_c_ends_the_waiting(facts: StudyFacts) -> None:
