@@ -117,4 +117,8 @@ def _shape(output: str) -> list[str]:
         if not re.match(r"trial \d+, epoch|device|home|python|\.venv|make|port", line)
     ]
     words = [re.sub(r"[\d.,:]+", "#", line.split("  ")[0]) for line in steady if line.strip()]
-    return [word for word in dict.fromkeys(words) if not re.match(r"#/# trials|# trials are on|the model is|finals# epoch", word)]
+    return [
+        word
+        for word in dict.fromkeys(words)
+        if not re.match(r"#/# trials|# trials are on|the model is|finals# epoch", word)
+    ]
