@@ -30,9 +30,9 @@ def test_rivals_learn_from_train_and_are_measured_on_test(source: str, task: str
 @pytest.mark.timeout(600)
 def test_a_table_is_searched_as_a_person_would_and_stands_beside_its_rivals(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
-    lines = [
-        f"{a:.3f},{'north' if b else 'south'},{a + 2 * b:.3f}" for a, b in zip(draw.random(120), draw.random(120) < 0.5)
-    ]
+    lines = []
+    for size, side in draw.random((120, 2)).round(3).tolist():
+        lines.append(f"{size},{'north' if side < 0.5 else 'south'},{size + 2 * (side < 0.5):.3f}")
     (tmp_path / "rents 1.csv").write_text("size,side,rent\n" + "\n".join(lines) + "\n")
     asked = argparse.Namespace(split=None, trials=2, seeds=2, seed=0)
     spec = parse_spec(spec_text(tmp_path / "rents 1.csv", "rent", asked), "t.toml", tmp_path)
