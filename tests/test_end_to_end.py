@@ -72,9 +72,10 @@ def test_every_trial_is_finished_and_every_state_agrees_with_mlflow(
     as_status = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
     assert Counter(run.info.status for run in children) == {as_status[s]: n for s, n in shown["states"].items()}
     assert parent.info.status == "FINISHED"
-    best = max if shown["direction"] == "maximize" else min
-    values = [t.value for t in database(served_home).records(f"e2e-{finished}") if t.state == "COMPLETE"]
-    assert shown["best"]["value"] == best(values)
+    values = {t.number: t.value for t in database(served_home).records(f"e2e-{finished}") if t.state == "COMPLETE"}
+    assert shown["best"]["value"] == values[shown["best"]["number"]]
+    ranked = sorted(values.values(), reverse=shown["direction"] == "maximize")
+    assert shown["best"]["value"] in ranked[:4]  # the finals chose among these
 
 
 def test_curves_have_every_epoch_once_in_both_places(finished: str, served_home: Path, studies: Studies) -> None:
