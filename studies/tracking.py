@@ -230,10 +230,10 @@ class Mirror:
         for number in set(numbers) - {record.number for record in records}:
             self._decline(number, Refused("NOT_FOUND", f"trial {number} must be in the study database to be mirrored"))
         for written in study.write_trials(records):
-            if written.refused is not None:
-                self._decline(written.number, written.refused)
-            else:
-                self._finish_trials([written.number])
+            self._finish_trials([one.number for one in written if one.refused is None])
+            for one in written:
+                if one.refused is not None:
+                    self._decline(one.number, one.refused)
             with self._changed:
                 if self._is_closed or self._is_progress_due():
                     return

@@ -118,8 +118,11 @@ class TrackingStore(Protocol):
     def create_run(self, experiment_id: str, name: str, start_ms: int, tags: Mapping[str, str]) -> FoundRun:
         """Begin a run."""
 
-    def write_trials(self, experiment_id: str, parent_run_id: str, work: Sequence[Work]) -> Iterator[Written]:
-        """Write runs whole, their ends last; yields each as soon as it is there to stay."""
+    def write_trials(self, experiment_id: str, parent_run_id: str, work: Sequence[Work]) -> Iterator[list[Written]]:
+        """Write runs whole, their ends last; yields those that are there to stay by now, as soon as they are.
+
+        Whoever stops in between has so heard of all that was written.
+        """
 
     def log(
         self,

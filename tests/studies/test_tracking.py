@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from studies import server
+from studies import server, tracking
 from studies.mlflow_rest import RestStore
 from studies.records import StudyFacts, TrialRecord, Winner
 from studies.tracking import Mirror
@@ -167,6 +167,24 @@ def test_every_trial_has_one_run_and_writing_twice_changes_no_row(
         for is_thorough in (False, True):
             mirrored(way, facts, 20, is_thorough=is_thorough)
             assert contents(home) == before
+
+
+@pytest.mark.slow
+def test_progress_that_comes_while_trials_are_written_doubles_none(
+    home: Path, facts: StudyFacts, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "PROGRESS_EVERY_S", 0.0)
+
+    def reading(numbers: Sequence[int]) -> list[TrialRecord]:
+        mirror.show({"cohort": len(numbers)})
+        return read(numbers)
+
+    mirror = Mirror(connect, facts, reading)
+    mirror.start()
+    mirror.put(range(8))
+    assert mirror.finish("FINISHED", PATIENCE_S), mirror.error
+    mirror.close()
+    assert_complete(home, facts, 8)
 
 
 @pytest.mark.slow
