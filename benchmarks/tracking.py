@@ -120,7 +120,8 @@ def rate(store: TrackingStore, records: Sequence[TrialRecord]) -> tuple[float, f
     study = MirroredStudy(store, facts, lambda numbers: [records[number] for number in numbers])
     began = time.perf_counter()
     for start in range(0, len(records), READ_AT_ONCE):
-        assert all(not one.refused for one in study.write_trials(records[start : start + READ_AT_ONCE]))
+        written = study.write_trials(records[start : start + READ_AT_ONCE])
+        assert all(not one.refused for some in written for one in some)
         study.write_best()
     seconds = time.perf_counter() - began
     study.end("FINISHED")

@@ -79,8 +79,8 @@ class MirroredStudy:
         known = self._trials.get(number)
         return known is not None and known.is_marked and known.parent_id == self.parent_run_id
 
-    def write_trials(self, records: Sequence[TrialRecord]) -> Iterator[Written]:
-        """Make the runs of at most 100 trials equal to their records; yields each as soon as it is there to stay."""
+    def write_trials(self, records: Sequence[TrialRecord]) -> Iterator[list[Written]]:
+        """Make the runs of at most 100 trials equal to their records; yields them as soon as they are there to stay."""
         wanted = []
         for record in records:
             if record.state in FINISHED_STATES:
@@ -89,15 +89,14 @@ class MirroredStudy:
                 wanted.append(run)
             else:
                 text = f"trial {record.number} must be finished; it is {record.state}"
-                yield Written(record.number, None, Refused("NOT_FINISHED", text))
+                yield [Written(record.number, None, Refused("NOT_FINISHED", text))]
         work = self._planned(wanted)
-        for run in wanted:
-            if run.number not in work:
-                yield self._noted(Written(run.number, self._trials[run.number].run_id))
+        if whole := [run.number for run in wanted if run.number not in work]:
+            yield [self._noted(Written(number, self._trials[number].run_id)) for number in whole]
         if work:
             self._set_running()
             for written in self.store.write_trials(self.experiment_id, self.parent_run_id, list(work.values())):
-                yield self._noted(written)
+                yield [self._noted(one) for one in written]
 
     def write_best(self) -> None:
         """Add the points of the running best that the finished trials give."""

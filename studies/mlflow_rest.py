@@ -199,7 +199,7 @@ class RestStore:
         # MLflow's own client says "unknown" here as well; the name of the account is nobody's business.
         return _found(self._post("runs/create", user_id="unknown", tags=_pairs(tags), **body)["run"])
 
-    def write_trials(self, experiment_id: str, parent_run_id: str, work: Sequence[Work]) -> Iterator[Written]:
+    def write_trials(self, experiment_id: str, parent_run_id: str, work: Sequence[Work]) -> Iterator[list[Written]]:
         """See `TrackingStore`. One run after the other, and of each its end last."""
         for item in work:
             wanted, tags = item.wanted, {**item.notes, **item.wanted.all_tags(parent_run_id)}
@@ -209,9 +209,9 @@ class RestStore:
                 self.log(run_id, wanted.metrics, wanted.params, tags if item.run_id else {})
                 self.update(run_id, wanted.status, wanted.end_ms)
             except Refused as error:
-                yield Written(wanted.number, None, error)
+                yield [Written(wanted.number, None, error)]
             else:
-                yield Written(wanted.number, run_id)
+                yield [Written(wanted.number, run_id)]
 
     def log(
         self,

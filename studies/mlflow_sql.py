@@ -192,7 +192,7 @@ class SqlStore:
         uri = str(row["artifact_uri"])
         return FoundRun(run_id, name, "RUNNING", start_ms, 0, False, uri, tags=named)
 
-    def write_trials(self, experiment_id: str, parent_run_id: str, work: Sequence[Work]) -> Iterator[Written]:
+    def write_trials(self, experiment_id: str, parent_run_id: str, work: Sequence[Work]) -> Iterator[list[Written]]:
         """See `TrackingStore`. All of them in one transaction."""
         if not work:
             return
@@ -223,7 +223,7 @@ class SqlStore:
             put(connection, "params", TEXT_COLUMNS, params, "DO NOTHING")
             put(connection, "tags", TEXT_COLUMNS, tags, REPLACE_TEXT)
             put_points(connection, points, list(old))
-        yield from written
+        yield written
 
     def log(
         self,

@@ -240,13 +240,13 @@ class Mirror:
         for number in set(numbers) - {record.number for record in records}:
             self._decline(number, Refused("NOT_FOUND", f"trial {number} must be in the study database to be mirrored"))
         for written in study.write_trials(records):
-            if written.refused is not None:
-                self._decline(written.number, written.refused)
-            else:
-                self._finish_trials([written.number])
-            # Left before its end for nothing else: runs that are there, and not known, would be made again.
-            if self._is_closed:
-                return
+            self._finish_trials([one.number for one in written if one.refused is None])
+            for one in written:
+                if one.refused is not None:
+                    self._decline(one.number, one.refused)
+            with self._changed:
+                if self._is_closed or self._is_progress_due():
+                    return
         study.write_best()
 
     def _known(self) -> set[int]:

@@ -121,11 +121,10 @@ class TrackingStore(Protocol):
     def create_run(self, experiment_id: str, name: str, start_ms: int, tags: Mapping[str, str]) -> FoundRun:
         """Begin a run."""
 
-    def write_trials(self, experiment_id: str, parent_run_id: str, work: Sequence[Work]) -> Iterator[Written]:
-        """Write runs whole, their ends last; yields each once it is there to stay, in any order.
+    def write_trials(self, experiment_id: str, parent_run_id: str, work: Sequence[Work]) -> Iterator[list[Written]]:
+        """Write runs whole, their ends last; yields those that are there to stay by now, as soon as they are.
 
-        Read it to its end: of what is not taken nobody knows that it is there. After a failure all that was written is
-        yielded before the failure is raised.
+        Whoever stops in between has so heard of all that was written.
         """
 
     def log(

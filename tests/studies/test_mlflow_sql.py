@@ -104,7 +104,7 @@ def test_readers_see_all_of_a_run_or_nothing(home: Path, store: SqlStore) -> Non
     reader.start()
     for start in range(0, len(wanted), 8):
         work = [Work(run, None) for run in wanted[start : start + 8]]
-        assert len(list(store.write_trials(experiment, parent, work))) == 8
+        assert sum(map(len, store.write_trials(experiment, parent, work))) == 8
     is_over.set()
     reader.join()
     seen.update(rows(home, query, int(experiment), parent))

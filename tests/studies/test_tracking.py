@@ -190,6 +190,24 @@ def test_every_trial_has_one_run_and_writing_twice_changes_no_row(
 
 
 @pytest.mark.slow
+def test_progress_that_comes_while_trials_are_written_doubles_none(
+    home: Path, facts: StudyFacts, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "PROGRESS_EVERY_S", 0.0)
+
+    def reading(numbers: Sequence[int]) -> list[TrialRecord]:
+        mirror.show({"cohort": len(numbers)})
+        return read(numbers)
+
+    mirror = Mirror(connect, facts, reading)
+    mirror.start()
+    mirror.put(range(8))
+    assert mirror.finish("FINISHED", PATIENCE_S), mirror.error
+    mirror.close()
+    assert_complete(home, facts, 8)
+
+
+@pytest.mark.slow
 def test_a_study_that_goes_on_adds_only_what_is_new(home: Path, facts: StudyFacts, transport: str) -> None:
     (other,) = set(TRANSPORTS) - {transport}
     for way, n_trials in ((transport, 3), (other, 6), (transport, 9)):

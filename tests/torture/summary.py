@@ -1,6 +1,6 @@
 """What was broken, how often, and what came of it: rows of a table for the end of the tests and for RESULTS.md.
 
-Run: python -m tests.torture.summary [--record]
+Run: python -m tests.torture.summary [--record] [--note TEXT]
 
 The long form may be run in pieces: each adds its rows to a file, with the commit that it was run on.
 """
@@ -82,12 +82,13 @@ def as_table(found: list[Row]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--record", action="store_true", help="put the table into benchmarks/RESULTS.md")
+    parser.add_argument("--note", default="", help="what else was so, such as the machine's other work")
     arguments = parser.parse_args()
     kept = [Row(**json.loads(line)) for line in PIECES.read_text().splitlines()] if PIECES.exists() else []
     text = as_table(list({(row.what, row.seed): row for row in kept}.values()))
     print(f"{provenance()}\n\n{text}")
     if arguments.record:
-        record("Torture", text)
+        record("Torture", f"{text}\n\n{arguments.note}")
 
 
 if __name__ == "__main__":
