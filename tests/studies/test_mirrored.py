@@ -224,6 +224,8 @@ def test_a_double_that_comes_late_is_gone_when_the_study_ends(home: Path, facts:
         is_failing.set()
         mirror.put(range(N_TRIALS))
         wait_until(lambda: mirror.pending == 0, PATIENCE_S)
+        best = "SELECT 1 FROM metrics WHERE run_uuid = ?"  # written after the trials
+        wait_until(lambda: bool(rows(home, best, str(mirror.parent_run_id))), PATIENCE_S)
         true = run_of(home, facts, 1)
         DOUBLES["copied without its points"].of(home, true, FIRST)
         DOUBLES["identical"].of(home, str(mirror.parent_run_id), FIRST)
