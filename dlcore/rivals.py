@@ -82,7 +82,7 @@ def train_rivals(splits: DataSplits, seed: int, bounds: Bounds | None = None) ->
     kinds: list[tuple[str, _Train]] = [("mean" if is_regression else "majority", _constant)]
     if is_regression or all(len(np.unique(y)) > 1 for _, y in lessons.values()):
         kinds = [("gradient boosting", _boosting), (_linear_name(is_regression), _linear), *kinds]
-    return [_judged(name, train, lessons, splits, _Terms(task, seed, bounds or Bounds())) for name, train in kinds]
+    return [_judged(name, train, lessons, splits, _Terms(task, seed, bounds)) for name, train in kinds]
 
 
 @dataclass(frozen=True, slots=True)
