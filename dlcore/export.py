@@ -12,7 +12,6 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +19,6 @@ import onnxruntime
 import safetensors
 import torch
 from numpy.typing import NDArray
-from onnx.external_data_helper import uses_external_data
 from torch import nn
 
 from dlcore.checkpoint import (
@@ -34,97 +32,25 @@ from dlcore.config import ModelConfig
 from dlcore.data import DataSplits
 from dlcore.errors import ConfigError, DataError, ExportError
 from dlcore.evaluation import forward_rows
+from dlcore.exported import (
+    FILES,
+    FORMAT_VERSION,
+    GRAPH_FILE,
+    MANIFEST_FILE,
+    WEIGHTS_FILE,
+    ExportedModel,
+    Interface,
+    parse_manifest,
+)
 from dlcore.files import read_sealed, sha256, write_sealed
-from dlcore.onnx_graph import Interface, build_graph, name_interface
+from dlcore.onnx_graph import build_graph, name_interface
 from dlcore.onnx_nodes import OPSET
 from dlcore.preprocess import Preprocessor
-from dlcore.raw import to_input
 from dlcore.targets import Label
 
-GRAPH_FILE, WEIGHTS_FILE, MANIFEST_FILE = FILES = ("model.onnx", "weights.safetensors", "model.json")
-FORMAT_VERSION = 2
 TOLERANCE = 1e-5
 """Largest difference of answers: of probabilities, or of standardised values relative to max(1, |value|)."""
 CHECKED_ROWS = 1000
-
-Columns = Mapping[str, NDArray[Any]]
-
-
-class ExportedModel:
-    """An export, loaded from disk and verified; answers through onnxruntime alone."""
-
-    def __init__(self, graph: bytes, manifest: Mapping[str, object]) -> None:
-        """Use `load`, which verifies the files first.
-
-        Args:
-            graph: Content of `model.onnx`.
-            manifest: Content of `model.json`.
-        """
-        self.manifest = manifest
-        self.task = str(manifest["task"])
-        columns: list[dict[str, str]] = manifest["columns"]  # type: ignore[assignment]
-        self.kinds: dict[str, str] = {column["name"]: column["kind"] for column in columns}
-        """Column -> its kind, in the order of the table."""
-        self.forms: dict[str, str] = {column["name"]: column["form"] for column in columns}
-        """Column -> how its numbers or dates were written in the training, where they were texts."""
-        self.feature_names: tuple[str, ...] = tuple(self.kinds)
-        self.class_labels: tuple[Label, ...] = tuple(
-            manifest["class_labels"]  # type: ignore[arg-type]
-        )
-        self._interface = Interface(manifest["inputs"], manifest["outputs"])  # type: ignore[arg-type]
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-    @classmethod
-    def load(cls, folder: Path) -> "ExportedModel":
-        """Load an export.
-
-        Raises:
-            ExportError: If a file is missing or is not the one that was written; it names the file.
-        """
-        files = read_sealed(folder, FILES)
-        manifest = _parse_manifest(folder, files)
-        try:
-            graph = onnx.ModelProto.FromString(files[GRAPH_FILE])
-            if any(uses_external_data(tensor) for tensor in graph.graph.initializer):
-                raise ExportError(f"{folder / GRAPH_FILE} must hold all its numbers itself")
-            return cls(files[GRAPH_FILE], manifest)
-        except ExportError:
-            raise
-        except Exception as error:  # those of protobuf, onnxruntime and a foreign manifest share no other base
-            raise ExportError(f"{folder} must be an export written by dlcore; {error!r}") from error
-
-    def predict(self, columns: Columns) -> dict[str, NDArray[np.generic]]:
-        """Answer raw rows.
-
-        Args:
-            columns: Column -> its values (N,), as `dlcore.raw.to_input` takes them: numbers, texts, dates; None
-                or NaN where missing. Columns that the network does not know are not read.
-
-        Returns:
-            Classification: "label" (N,) and one "probability_<class>" (N,) each; regression: "prediction"
-            (N,), or one "prediction_<target>" (N,) each.
-
-        Raises:
-            ExportError: If a column is missing, holds something else than its kind, or has another length than the
-                others.
-        """
-        missing = [name for name in self.feature_names if name not in columns]
-        if missing:
-            raise ExportError(
-                f"predict needs the columns {', '.join(self.feature_names)}; missing: {', '.join(missing)}"
-            )
-        rows = {name: to_input(name, kind, columns[name]) for name, kind in self.kinds.items()}
-        lengths = {len(values) for values in rows.values()}
-        if len(lengths) > 1:
-            raise ExportError(f"all columns must be equally long; got lengths {sorted(lengths)}")
-        answers = self._session.run(
-            list(self._interface.outputs.values()),
-            {self._interface.inputs[name]: values for name, values in rows.items()},
-        )
-        return dict(zip(self._interface.outputs, answers, strict=True))
 
 
 def export_model(
@@ -169,7 +95,7 @@ def load_network(folder: Path) -> tuple[nn.Sequential, Preprocessor, dict[str, o
         ExportError: As `ExportedModel.load`.
     """
     files = read_sealed(folder, FILES)
-    manifest = _parse_manifest(folder, files)
+    manifest = parse_manifest(folder, files)
     try:
         config = config_from_dict(manifest["architecture"])  # type: ignore[arg-type]
         preprocessor = Preprocessor.from_dict(manifest["preprocessing"])  # type: ignore[arg-type]
@@ -306,14 +232,3 @@ def _plain(where: str, value: object) -> object:
     if isinstance(value, (list, tuple)):
         return [_plain(f"{where}[{i}]", item) for i, item in enumerate(value)]
     raise ExportError(f"{where} must be plain data (text, numbers, lists, mappings); got {value!r}")
-
-
-def _parse_manifest(folder: Path, files: Mapping[str, bytes]) -> dict[str, object]:
-    """The manifest, if this version can read it."""
-    try:
-        manifest = json.loads(files[MANIFEST_FILE])
-    except ValueError as error:
-        raise ExportError(f"{folder / MANIFEST_FILE} must be JSON; {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
-        raise ExportError(f"{folder / MANIFEST_FILE} must have format_version {FORMAT_VERSION}")
-    return manifest

@@ -7,7 +7,6 @@ categories enter as text, "" where missing. The network itself runs in float32.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -16,6 +15,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from dlcore.config import ModelConfig
+from dlcore.exported import Interface
 from dlcore.onnx_columns import encode_columns, input_type
 from dlcore.onnx_nodes import ML_DOMAIN, ML_OPSET, OPSET, Graph, curves
 from dlcore.preprocess import Preprocessor
@@ -24,20 +24,6 @@ from dlcore.targets import Label
 
 IR_VERSION = 8
 """Of onnx 1.12, which brought opset 17."""
-
-
-@dataclass(frozen=True, slots=True)
-class Interface:
-    """What goes into a graph and what comes out: our names -> names in the graph.
-
-    The two differ only where ONNX needs it: a column must not be called like an output, nor have no name.
-    """
-
-    inputs: dict[str, str]
-    """Column -> rank-1 input: text for categories, double for all other columns."""
-    outputs: dict[str, str]
-    """Classification: "label", then one "probability_<class>" each; regression: "prediction" of one target,
-    "prediction_<target>" of several. -> rank-1 output."""
 
 
 def name_interface(

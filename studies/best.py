@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlcore.export import FILES, export_model
+from dlcore.export import export_model
+from dlcore.exported import FILES
 from dlcore.files import SUMS_FILE
 from studies.cohort import Network, Trainer
 from studies.errors import StudyFailed, UserError

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from dlcore.errors import ExportError
-from dlcore.export import ExportedModel
+from dlcore.exported import ExportedModel
 from dlcore.tables import read_features
 from studies.errors import UserError
 

@@ -13,7 +13,8 @@ import torch
 from mlflow.tracking import MlflowClient
 
 from dlcore.columns import Features
-from dlcore.export import ExportedModel, load_network
+from dlcore.export import load_network
+from dlcore.exported import ExportedModel
 from studies.storage import Storage
 from tests.conftest import Studies
 

@@ -13,7 +13,8 @@ from dlcore.columns import Features
 from dlcore.config import ACTIVATIONS, SCALINGS, TARGET_TRANSFORMS, ModelConfig, PreprocessConfig
 from dlcore.data import DataSplits, Split
 from dlcore.errors import ExportError
-from dlcore.export import FILES, ExportedModel, export_model, load_network
+from dlcore.export import export_model, load_network
+from dlcore.exported import FILES, ExportedModel
 from dlcore.files import SUMS_FILE, read_sealed, write_sealed
 from dlcore.models import build_model
 from dlcore.preprocess import fit_preprocessor

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dlcore.export import ExportedModel
+from dlcore.exported import ExportedModel
 from studies import commands
 from studies.cli import main
 from studies.errors import StudyFailed

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dlcore.errors import DataError
-from dlcore.export import ExportedModel
+from dlcore.exported import ExportedModel
 from studies.errors import UserError
 from studies.home import Home
 from studies.predict import predict_file

@@ -10,7 +10,8 @@ import pytest
 from dlcore.config import DataConfig, ModelConfig, PreprocessConfig
 from dlcore.data import DataSplits, load_splits
 from dlcore.errors import DataError
-from dlcore.export import ExportedModel, export_model
+from dlcore.export import export_model
+from dlcore.exported import ExportedModel
 from dlcore.models import build_model
 from studies.predict import predict_file
 

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from dlcore.config import ModelConfig
-from dlcore.export import ExportedModel, export_model
+from dlcore.export import export_model
+from dlcore.exported import ExportedModel
 from dlcore.models import build_model
 from studies import registry
 from tests.dlcore.column_tools import of_all_kinds, raw, splits_of_all_kinds

@@ -1,0 +1,128 @@
+"""An export as whoever uses it needs it: verified, loaded, and asked for answers. No torch.
+
+What is answered comes from onnxruntime alone; `dlcore.export` writes such a folder.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx.external_data_helper import uses_external_data
+
+from dlcore.errors import ExportError
+from dlcore.files import read_sealed
+from dlcore.raw import to_input
+from dlcore.targets import Label
+
+GRAPH_FILE, WEIGHTS_FILE, MANIFEST_FILE = FILES = ("model.onnx", "weights.safetensors", "model.json")
+FORMAT_VERSION = 2
+
+Columns = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """What goes into a graph and what comes out: our names -> names in the graph.
+
+    The two differ only where ONNX needs it: a column must not be called like an output, nor have no name.
+    """
+
+    inputs: dict[str, str]
+    """Column -> rank-1 input: text for categories, double for all other columns."""
+    outputs: dict[str, str]
+    """Classification: "label", then one "probability_<class>" each; regression: "prediction" of one target,
+    "prediction_<target>" of several. -> rank-1 output."""
+
+
+class ExportedModel:
+    """An export, loaded from disk and verified; answers through onnxruntime alone."""
+
+    def __init__(self, graph: bytes, manifest: Mapping[str, object]) -> None:
+        """Use `load`, which verifies the files first.
+
+        Args:
+            graph: Content of `model.onnx`.
+            manifest: Content of `model.json`.
+        """
+        self.manifest = manifest
+        self.task = str(manifest["task"])
+        columns: list[dict[str, str]] = manifest["columns"]  # type: ignore[assignment]
+        self.kinds: dict[str, str] = {column["name"]: column["kind"] for column in columns}
+        """Column -> its kind, in the order of the table."""
+        self.forms: dict[str, str] = {column["name"]: column["form"] for column in columns}
+        """Column -> how its numbers or dates were written in the training, where they were texts."""
+        self.feature_names: tuple[str, ...] = tuple(self.kinds)
+        self.class_labels: tuple[Label, ...] = tuple(
+            manifest["class_labels"]  # type: ignore[arg-type]
+        )
+        self._interface = Interface(manifest["inputs"], manifest["outputs"])  # type: ignore[arg-type]
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    @classmethod
+    def load(cls, folder: Path) -> "ExportedModel":
+        """Load an export.
+
+        Raises:
+            ExportError: If a file is missing or is not the one that was written; it names the file.
+        """
+        files = read_sealed(folder, FILES)
+        manifest = parse_manifest(folder, files)
+        try:
+            graph = onnx.ModelProto.FromString(files[GRAPH_FILE])
+            if any(uses_external_data(tensor) for tensor in graph.graph.initializer):
+                raise ExportError(f"{folder / GRAPH_FILE} must hold all its numbers itself")
+            return cls(files[GRAPH_FILE], manifest)
+        except ExportError:
+            raise
+        except Exception as error:  # those of protobuf, onnxruntime and a foreign manifest share no other base
+            raise ExportError(f"{folder} must be an export written by dlcore; {error!r}") from error
+
+    def predict(self, columns: Columns) -> dict[str, NDArray[np.generic]]:
+        """Answer raw rows.
+
+        Args:
+            columns: Column -> its values (N,), as `dlcore.raw.to_input` takes them: numbers, texts, dates; None
+                or NaN where missing. Columns that the network does not know are not read.
+
+        Returns:
+            Classification: "label" (N,) and one "probability_<class>" (N,) each; regression: "prediction"
+            (N,), or one "prediction_<target>" (N,) each.
+
+        Raises:
+            ExportError: If a column is missing, holds something else than its kind, or has another length than the
+                others.
+        """
+        missing = [name for name in self.feature_names if name not in columns]
+        if missing:
+            raise ExportError(
+                f"predict needs the columns {', '.join(self.feature_names)}; missing: {', '.join(missing)}"
+            )
+        rows = {name: to_input(name, kind, columns[name]) for name, kind in self.kinds.items()}
+        lengths = {len(values) for values in rows.values()}
+        if len(lengths) > 1:
+            raise ExportError(f"all columns must be equally long; got lengths {sorted(lengths)}")
+        answers = self._session.run(
+            list(self._interface.outputs.values()),
+            {self._interface.inputs[name]: values for name, values in rows.items()},
+        )
+        return dict(zip(self._interface.outputs, answers, strict=True))
+
+
+def parse_manifest(folder: Path, files: Mapping[str, bytes]) -> dict[str, object]:
+    """The manifest, if this version can read it."""
+    try:
+        manifest = json.loads(files[MANIFEST_FILE])
+    except ValueError as error:
+        raise ExportError(f"{folder / MANIFEST_FILE} must be JSON; {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
+        raise ExportError(f"{folder / MANIFEST_FILE} must have format_version {FORMAT_VERSION}")
+    return manifest
