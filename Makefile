@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install study test test-fast torture lint types check ui export stop bench clean
+.PHONY: help install study test test-fast torture lint types check ui dashboard docs reference export stop bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/' | expand -t 12
@@ -46,6 +46,12 @@ check: lint types test ## what CI runs
 ui: $(READY) ## start or find the tracking server, print its address
 	$(BIN)/studies ui
 
+docs: $(READY) ## the documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+reference: $(READY) ## make docs/spec.md and docs/spec.schema.json from the code
+	$(BIN)/python -m studies.reference docs
+
 export: $(READY) ## export the best network of SPEC
 	$(BIN)/studies export $(SPEC)
 
@@ -63,5 +69,5 @@ bench: $(READY) ## the measured claims, beside what people do today
 	$(BIN)/python -m benchmarks.search_quality
 
 clean: ## remove what can be made again; studies, models and runs in mlruns/ stay
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,10 +4,21 @@ What must hold between the keys of one section or of several is checked in `stud
 """
 
 import re
+from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
 
 from dlcore.config import (
     KINDS,
@@ -47,7 +58,8 @@ def study_name(value: str) -> str:
     return value
 
 
-def _false_is_off(value: object) -> object:
+def false_is_off(value: object) -> object:
+    """A key that is off by `false`, as None."""
     return None if value is False else value
 
 
@@ -62,12 +74,25 @@ def _objective_list(value: object) -> object:
     return tuple({"metric": entry} if isinstance(entry, str) else entry for entry in entries)
 
 
-def _one_of(names: tuple[str, ...]) -> AfterValidator:
-    return AfterValidator(partial(_name_in, names))
+@dataclass(frozen=True, slots=True)
+class _OneOf:
+    """A name of several; the JSON Schema for editors lists them."""
+
+    names: tuple[str, ...]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(partial(_name_in, self.names), handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return handler(schema) | {"enum": list(self.names)}
+
+
+def _one_of(names: tuple[str, ...]) -> _OneOf:
+    return _OneOf(names)
 
 
 _Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
-_Off = BeforeValidator(_false_is_off)
+_Off = BeforeValidator(false_is_off)
 
 
 class Section(BaseModel):
@@ -77,10 +102,12 @@ class Section(BaseModel):
 
 
 class ObjectiveSection(Section):
-    """One objective as the spec names it."""
+    """One objective, as a table."""
 
     metric: Annotated[str, _one_of(OBJECTIVES)]
+    """On val; `loss` is the loss on val, `n_parameters` (a second objective) the network's size."""
     direction: Annotated[str, _one_of(("maximize", "minimize"))] | None = None
+    """Follows from the metric; whoever writes it down must write the right one."""
 
 
 class ObjectiveList(Section):
@@ -96,9 +123,9 @@ class Budget(Section):
     """What the user grants."""
 
     trials: int | None = Field(default=None, ge=1, le=1_000_000)
-    """In all, not more: a finished study that runs again does nothing. None is no limit."""
+    """In all, not more: a finished study that runs again does nothing."""
     seconds: float | None = Field(default=None, gt=0)
-    """Of training, in all runs of the study; None is no limit."""
+    """Of training, in all runs of the study."""
 
     @model_validator(mode="before")
     @classmethod
@@ -113,21 +140,26 @@ class Halving(Section):
     first_rung: int = Field(default=5, ge=1)
     """Epoch of rung 0."""
     reduction_factor: int = Field(default=3, ge=2, le=1_000)
+    """Each rung is so many times as late as the one before, and one trial in so many is promoted there."""
 
 
 class Search(Section):
     """How hyperparameters are proposed, and who is stopped early."""
 
     sampler: Annotated[str, _one_of(SAMPLERS)] = "tpe"
+    """Who proposes: a model of what went well (`tpe`, `gp`), evolution (`nsga2`), every point (`grid`), evenly spread
+    points (`qmc`), or chance (`random`)."""
     halving: Annotated[Halving | None, _Off] = None
-    """As the spec says it; `StudySpec.ladder` knows the default too."""
+    """Rungs at which only the best of a cohort go on. Where the spec says nothing it is on, but for the samplers `gp`
+    and `nsga2`, which learn from finished trials alone."""
     pruner: Annotated[str, _one_of(PRUNERS)] | None = None
+    """One of Optuna's rules in place of halving, asked at the same rungs."""
     prune_below: float | None = None
     """`threshold` prunes a trial whose first objective is below it at a rung."""
     prune_above: float | None = None
     """`threshold` prunes a trial whose first objective is above it at a rung."""
     cohort: int | None = Field(default=None, ge=1, le=100_000)
-    """Trials asked together; None is `cohort_size`'s default."""
+    """Trials that are asked and trained together. Default: an eighth of the budget, at least 16; 8 at most for `gp`."""
     max_parameters: int | None = Field(default=None, ge=1)
     """Weights and biases that a network may have; larger suggestions are made narrower, then shallower."""
 
@@ -161,13 +193,16 @@ class SplitSection(Section):
 
 
 class DataSection(Section):
-    """Which table, what its columns are, and its split."""
+    """Which table, what its columns are, and its split. One of `source` and `path` must be there."""
 
     source: Annotated[str, AfterValidator(_source)] | None = None
+    """A bundled set (`sklearn:digits`, ...), or one of openml.org by its number (`openml:61`)."""
     path: str | None = None
-    """Absolute, once the spec is read."""
+    """A CSV file with a header row, packed by gzip or not, or a Parquet file; from the spec's folder, else from the
+    working one."""
     target: _Texts = ()
     task: Annotated[str, _one_of(("auto", *TASKS))] = "auto"
+    """What is to be learned; `auto` infers it from the target."""
     drop: _Texts = ()
     kinds: dict[str, Annotated[str, _one_of(KINDS)]] = {}
     """Column -> its kind, where a person knows better than what would be found out."""
@@ -176,12 +211,13 @@ class DataSection(Section):
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     preprocess: Annotated[str, _one_of(SCALINGS)] = "standard"
     """How numeric columns are scaled, where that is not searched."""
+    # These as in `dlcore.config.PreprocessConfig`.
     missing_indicators: bool = True
-    """This key and those below as in `dlcore.config.PreprocessConfig`."""
     max_categories: int = Field(default=32, ge=1, le=10_000)
     min_category_rows: int = Field(default=10, ge=1, le=1_000_000)
     high_cardinality: int = Field(default=64, ge=1, le=1_000_000)
     target_transform: Annotated[str, _one_of(TARGET_TRANSFORMS)] = "none"
+    """Of the targets of a regression; measured and answered in their own unit all the same."""
 
 
 class FinalSection(Section):
@@ -204,12 +240,17 @@ class Training(Section):
     batch_size: int = Field(default=128, ge=1, le=1_000_000)
     patience: Annotated[Annotated[int, Field(ge=1)] | None, _Off] = 16
     optimizer: Annotated[str, _one_of(OPTIMIZERS)] = "sgd"
+    """Who updates the weights."""
     schedule: Annotated[str, _one_of(SCHEDULES)] = "constant"
+    """How the learning rate moves from epoch to epoch."""
     warmup_epochs: int = Field(default=0, ge=0)
     weight_decay: float = Field(default=0.0, ge=0, le=1_000)
     dropout: float = Field(default=0.0, ge=0, le=0.99)
     nesterov: bool = False
     clip_norm: Annotated[Annotated[float, Field(gt=0)] | None, _Off] = None
     device: Annotated[str, _one_of(DEVICES)] = "auto"
+    """Where; `auto` is the first of cuda, mps and cpu that is there."""
     engine: Annotated[str, _one_of(ENGINES)] = "population"
+    """`population` trains a cohort at once, `loop` one network after the other; both give the same results."""
     precision: Annotated[str, _one_of(PRECISIONS)] = "fp32"
+    """Of matrix products in training; `tf32` and `bf16` are faster on NVIDIA GPUs. All else is float32."""
