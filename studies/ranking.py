@@ -1,4 +1,4 @@
-"""Which trial is best, and which ones nothing beats: pure functions of records."""
+"""Which trial is best, which ones nothing beats, and how far two orders agree: pure functions of records."""
 
 import math
 from collections.abc import Sequence
@@ -40,3 +40,18 @@ def _dominates(left: TrialRecord, right: TrialRecord, objectives: Sequence[Objec
     pairs = list(zip(objectives, left.values or (), right.values or (), strict=True))
     is_never_worse = not any(o.is_better(b, a) for o, a, b in pairs)
     return is_never_worse and any(o.is_better(a, b) for o, a, b in pairs)
+
+
+def rank_correlation(pairs: Sequence[tuple[float, float | None]]) -> float:
+    """Spearman's: 1 is the same order, 0 none; ties share their mean rank. 1 where one side is all the same."""
+    sides = [[float(p[i] or 0.0) for p in pairs] for i in (0, 1)]
+    ranks = [_ranks(side) for side in sides]
+    mean = (len(pairs) - 1) / 2
+    products = [sum((a - mean) * (b - mean) for a, b in zip(x, y, strict=True)) for x in ranks for y in ranks]
+    scale = math.sqrt(products[0] * products[3])
+    return products[1] / scale if scale > 0 else 1.0
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    ordered = sorted(values)
+    return [ordered.index(v) + (ordered.count(v) - 1) / 2 for v in values]

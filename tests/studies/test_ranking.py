@@ -1,7 +1,10 @@
 import math
 from collections.abc import Callable
 
-from studies.ranking import best_trial, pareto_front, ranking
+import pytest
+from scipy.stats import spearmanr
+
+from studies.ranking import best_trial, pareto_front, rank_correlation, ranking
 from studies.records import FAIL, PRUNED, Objective, TrialRecord
 
 MOST_ACCURATE = (Objective("accuracy", "maximize"),)
@@ -50,3 +53,11 @@ def test_the_pareto_front_holds_what_nothing_dominates(make_trial: Make) -> None
     points = [(0.9, 100.0), (0.8, 50.0), (0.8, 60.0), (0.95, 1000.0), (0.7, 50.0), (0.9, 100.0)]
     trials = [make_trial(i, values=point) for i, point in enumerate(points)]
     assert [t.number for t in pareto_front(trials, objectives)] == [3, 0, 5, 1]
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    pairs = [(1.0, 2.0), (2.0, 1.0), (2.0, 5.0), (7.0, 5.0), (3.0, -4.0)]
+    theirs = spearmanr([a for a, _ in pairs], [b for _, b in pairs]).statistic
+    assert rank_correlation(pairs) == pytest.approx(theirs)
+    assert rank_correlation([(1.0, 1.0), (1.0, 2.0)]) == 1.0
+    assert not math.isnan(rank_correlation([(1.0, 1.0)]))
