@@ -62,12 +62,13 @@ def _confusion(predictions: Tensor, targets: Tensor) -> Tensor:
 def _accuracy(predictions: Tensor, targets: Tensor) -> Tensor:
     """Share of rows whose most probable class is right; on ties the first, as in `_confusion`."""
     classes = targets.expand(predictions.shape[:-1]).unsqueeze(-1)
-    highest = predictions.amax(-1, keepdim=True)
-    # Not by argmax, which is many times slower where the classes are not side by side, as in a population.
+    right = predictions.gather(-1, classes).squeeze(-1)
+    # By maxima alone, not by argmax, which is many times slower where the classes are not side by side, as in a
+    # population: the right class has the highest number, and those of the classes before it are lower.
     n_classes = torch.arange(predictions.shape[-1], device=predictions.device)
-    before = (n_classes.unsqueeze(-1) < targets.unsqueeze(-2)).mT  # laid out alike
-    is_first = ~((predictions == highest) & before).any(-1)
-    is_right = is_first & (predictions.gather(-1, classes) == highest).squeeze(-1)
+    is_before = (n_classes.unsqueeze(-1) < targets.unsqueeze(-2)).mT  # laid out alike
+    masked = torch.where(is_before, 0.0, -torch.inf).to(predictions.dtype) + predictions
+    is_right = (right == predictions.amax(-1)) & (right > masked.amax(-1))
     return _nan_where_nan(is_right.to(widest_dtype(is_right.device)).mean(-1), predictions)
 
 
