@@ -41,14 +41,19 @@ def run(
     workers: Annotated[
         int, typer.Option(min=1, max=256, help="Processes that train, a cohort each; they share the cores.")
     ] = 1,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but warnings.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines: one JSON object a line.")] = False,
 ) -> None:
     """Run a study, or go on with it: search, record, mirror, export."""
+    if quiet and as_json:
+        raise typer.BadParameter("--quiet and --json exclude each other")
     if workers > 1:
         # Read when torch is imported, here and in the workers: a trial's bits depend on its threads.
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _n_cores() // workers)))
     from studies import commands
 
-    commands.run(commands.Request(spec, trials, timeout, data, target, workers))
+    form = "json" if as_json else "quiet" if quiet else "auto"
+    commands.run(commands.Request(spec, trials, timeout, data, target, workers, form))
 
 
 @app.command("list", epilog="Example: studies list")

@@ -4,15 +4,18 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from studies.display import Display, hyperparameters_line, open_display, winner_lines
+from studies.display import Display, open_display, winner_lines
 from studies.errors import SpecError, StudyBusy, UserError
 from studies.home import drive, open_home
+from studies.json_lines import JsonDisplay
+from studies.overview import study_as_json
 from studies.ranking import pareto_front, ranking
 from studies.records import COMPLETE, FINISHED_STATES
 from studies.replay import replay_cohort, replay_trial
 from studies.runner import Outcome, Run, bring_in_line
 from studies.spec import StudySpec, bundled, find_spec, load_spec, spec_from_dict
 from studies.storage import Storage
+from studies.tally import hyperparameters_line
 
 _TABLE_ROWS = 5
 
@@ -27,11 +30,13 @@ class Request:
     data: Path | None
     target: str | None
     workers: int = 1
+    form: str = "auto"
+    """How it is shown: a name in `studies.display.FORMS`."""
 
 
 def run(request: Request) -> None:
     """Run a study, or go on with it, and print its summary."""
-    display = open_display()
+    display = open_display(request.form)
     home = open_home()
     storage = Storage(home.database_url)
     spec = _granted(_find(request, storage), request.trials, storage)
@@ -43,7 +48,11 @@ def run(request: Request) -> None:
     if spec.budget.seconds is not None:
         limits.append(max(0.0, spec.budget.seconds - study.spent_s))
     deadline = time.monotonic() + min(limits) if limits else None
-    _print_summary(study.execute(deadline), display)
+    outcome = study.execute(deadline)
+    if isinstance(display, JsonDisplay):
+        display.say("result", **study_as_json(storage, spec.study))
+    else:
+        _print_summary(outcome, display)
 
 
 def export(study: str, number: int | None, folder: Path | None) -> None:

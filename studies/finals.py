@@ -169,7 +169,7 @@ def json_of_test(winner: Winner) -> dict[str, Any]:
     """What a winner did on test: mean and interval of each metric over fresh seeds, or a number without finals."""
     over_seeds = {} if winner.final is None else intervals(winner.final.test)
     found = {name: asdict(i) for name, i in over_seeds.items()} or winner.test_metrics
-    checked: dict[str, Any] = _finite(found)
+    checked: dict[str, Any] = finite(found)
     return checked
 
 
@@ -185,7 +185,7 @@ def as_json(winner: Winner) -> dict[str, Any]:
         ],
         "rivals": [asdict(rival) for rival in others(winner.final)],
     }
-    checked: dict[str, Any] = _finite(found)
+    checked: dict[str, Any] = finite(found)
     return checked
 
 
@@ -208,12 +208,13 @@ def from_json(text: str) -> Final:
 
 def plain(final: Final | None) -> dict[str, Any] | None:
     """As JSON without NaN and infinity, which become null; for manifests and people's programs."""
-    return None if final is None else _finite(asdict(final))
+    return None if final is None else finite(asdict(final))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same without NaN and infinity, which JSON does not know: they become null."""
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

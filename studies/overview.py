@@ -8,11 +8,12 @@ from rich.console import Console
 from rich.table import Table
 
 from studies import finals
-from studies.display import hyperparameters_line, study_page, winner_lines
+from studies.display import study_page, winner_lines
 from studies.home import open_home
 from studies.ranking import best_trial, pareto_front, ranking
 from studies.records import FINISHED_STATES, StudySummary, TrialRecord
 from studies.storage import Storage
+from studies.tally import hyperparameters_line
 
 _ROWS = 10
 
@@ -52,15 +53,20 @@ def print_study(study: str, *, as_json: bool) -> None:
     """
     storage = Storage(open_home().database_url)
     storage.known(study)
+    if as_json:
+        print(json.dumps(study_as_json(storage, study), indent=2, ensure_ascii=False, allow_nan=False))
+        return
     summary = summarize(storage, study)
     tracking_uri, experiment_id = storage.mirror(study)
-    if as_json:
-        found = _as_json(summary) | {"tracking_uri": tracking_uri, "experiment_id": experiment_id}
-        print(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
-        return
     _print_text(summary, storage.records(study))
     if tracking_uri is not None and experiment_id is not None:
         print(f"MLflow  {study_page(tracking_uri, experiment_id)}")
+
+
+def study_as_json(storage: Storage, study: str) -> dict[str, object]:
+    """How a study stands, for machines."""
+    tracking_uri, experiment_id = storage.mirror(study)
+    return _as_json(summarize(storage, study)) | {"tracking_uri": tracking_uri, "experiment_id": experiment_id}
 
 
 def summarize(storage: Storage, study: str) -> StudySummary:

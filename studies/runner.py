@@ -16,7 +16,7 @@ from dlcore.tasks import curve_metric
 from studies import best, contest
 from studies.cohort import Trainer
 from studies.crew import Crew
-from studies.display import Display, Tally, study_page
+from studies.display import Display, study_page
 from studies.errors import SpecChanged, StudiesError, UserError
 from studies.home import Home, drive
 from studies.preview import column_table
@@ -27,6 +27,7 @@ from studies.space import check_smallest
 from studies.spec import StudySpec, cohort_size, differences, resolved_objectives, spec_from_dict
 from studies.storage import Storage
 from studies.stores import open_store
+from studies.tally import Tally
 from studies.tracking import Mirror
 from studies.work import train_all
 
@@ -176,7 +177,8 @@ class Run:
         before = sum(t.state in FINISHED_STATES for t in search.trials)
         watcher = _Watcher(self.display, mirror)
         watcher.mirror([t.number for t in search.trials if t.state in FINISHED_STATES])
-        self.display.begin(Tally(self.facts, self.spec.budget.trials, self.spec.training.epochs, search.trials))
+        epochs, budget = self.spec.training.epochs, self.spec.budget.trials
+        self.display.begin(Tally(self.facts, budget, epochs, search.trials, deadline=deadline))
         try:
             if self.n_workers > 1:
                 is_done = self._lead(search, watcher, deadline)

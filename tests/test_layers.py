@@ -52,7 +52,7 @@ DOORS = {
     "onnx": set(),
     "onnxruntime": {"served_model", "registry"},
     "typer": {"cli"},
-    "rich": {"display", "overview"},
+    "rich": {"display", "live", "overview"},
     "plotly": {"report"},
     "matplotlib": {"report"},
 }

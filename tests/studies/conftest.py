@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from studies import runner
-from studies.display import Tally
 from studies.home import Home
 from studies.records import COMPLETE, EpochDone, EpochRecord, Objective, StudyFacts, TrialRecord
 from studies.runner import Run
 from studies.spec import spec_from_dict
 from studies.storage import Storage
+from studies.tally import Tally
 
 
 @pytest.fixture

@@ -1,11 +1,12 @@
-"""What commands refuse before they begin."""
+"""What commands refuse before they begin, and what a run says to machines."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from studies import commands
+from studies import commands, overview
 from studies.errors import StudyBusy
 from studies.records import StudyFacts
 from studies.storage import Storage
@@ -26,3 +27,31 @@ def test_a_study_that_a_driver_mirrors_is_not_mirrored_by_a_second_one(
         with pytest.raises(StudyBusy, match='study "wine" is being run, and its driver mirrors it'):
             commands.track("wine")
     driver.close()
+
+
+@pytest.mark.slow
+def test_a_run_tells_machines_every_trial_and_its_result_and_a_quiet_one_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STUDIES_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("STUDIES_DB", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)
+    spec = tmp_path / "wine.toml"
+    spec.write_text(
+        'study = "cellar"\nbudget = { trials = 6 }\nfinal = { seeds = 0, baselines = false }\n'
+        "search = { cohort = 3, halving = { first_rung = 2, reduction_factor = 2 } }\n"
+        'data = { source = "sklearn:wine" }\ntraining = { epochs = 4 }\n'
+    )
+    commands.run(commands.Request(str(spec), None, None, None, None, form="json"))
+    said = capsys.readouterr()
+    events = [json.loads(line) for line in said.out.splitlines()]
+    kinds = [event["event"] for event in events]
+    assert kinds[-1] == "result" and kinds.count("trial") == 6 and kinds.count("progress") == 2
+    assert {"note", "began", "epoch", "searched"} <= set(kinds)
+    assert sorted(event["number"] for event in events if event["event"] == "trial") == list(range(6))
+    overview.print_study("cellar", as_json=True)
+    result = {key: value for key, value in events[-1].items() if key not in ("event", "time")}
+    assert result == json.loads(capsys.readouterr().out)
+    commands.run(commands.Request("cellar", None, None, None, None, form="quiet"))
+    again = capsys.readouterr()
+    assert again.out == "" and "warning: MLflow lacks 6 trials" in again.err

@@ -1,0 +1,152 @@
+"""The numbers of a running study, for whoever shows them: trials by state and rung, the best, the rate, the time left.
+
+Nothing here prints. What is costly to know is worked out when a cohort is stored, not each time it is shown.
+"""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from studies.halving import rungs
+from studies.pace import Pace
+from studies.ranking import best_trial
+from studies.records import COMPLETE, FAIL, FINISHED_STATES, PRUNED, EpochDone, StudyFacts, TrialRecord, Value
+
+
+class Tally:
+    """How a study stands: trials by state, the best, the rate, the time left."""
+
+    def __init__(
+        self,
+        facts: StudyFacts,
+        n_trials: int | None,
+        epochs: int,
+        done: Sequence[TrialRecord],
+        *,
+        deadline: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin with what earlier runs finished.
+
+        Args:
+            facts: Of the study.
+            n_trials: The budget; None where only time limits the study.
+            epochs: Of a whole training.
+            done: The study's trials so far.
+            deadline: By the clock; None is no limit.
+            clock: Gives seconds; a recorded course has its own.
+        """
+        self.facts, self.n_trials, self.epochs = facts, n_trials, epochs
+        self._clock, self._deadline = clock, deadline
+        self._started = clock()
+        self.epoch: EpochDone | None = None
+        self.n_done = self._n_before = 0
+        self.states: Counter[str] = Counter()
+        self.pruned_at: Counter[int] = Counter()
+        """Epoch of a rung -> trials that were pruned there."""
+        self.best: TrialRecord | None = None
+        self.path: list[float] = []
+        """The best value after each trial, from the first one that trained to its end: a cut one is another thing."""
+        self._count([t for t in done if t.state in FINISHED_STATES])
+        self._n_before = self.n_done
+        self._pace = Pace(self._started, _epochs_per_trial(facts, epochs), facts.cohort_size)
+
+    def add_epoch(self, event: EpochDone) -> None:
+        """A trial finished an epoch."""
+        self.epoch = event
+        self._pace.epoch(self._clock())
+
+    def add_trials(self, trials: Sequence[TrialRecord]) -> None:
+        """A cohort's results."""
+        self._count(trials)
+        self._pace.told(len(trials), self._clock())
+
+    def _count(self, trials: Sequence[TrialRecord]) -> None:
+        for trial in trials:
+            self.n_done += 1
+            self.states[trial.state] += 1
+            if trial.state == PRUNED and trial.rungs:
+                self.pruned_at[max(trial.rungs)] += 1
+            rivals = [trial] if self.best is None else [self.best, trial]
+            self.best = best_trial(rivals, self.facts.objectives) or self.best
+            if self.best is not None and self.best.value is not None and self.best.state == COMPLETE:
+                self.path.append(self.best.value)
+
+    @property
+    def trials_per_s(self) -> float:
+        """Trials finished per second since this run began."""
+        spent = self._clock() - self._started
+        return (self.n_done - self._n_before) / spent if spent > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the search ends, by the trials or by the deadline; None where nobody can know yet."""
+        now = self._clock()
+        left = None if self.n_trials is None else self._pace.left(max(0, self.n_trials - self.n_done), now)
+        if self._deadline is None:
+            return left
+        until = max(0.0, self._deadline - now)
+        return until if left is None else min(left, until)
+
+    def line(self) -> str:
+        """Counts, best, rate and time left in one line."""
+        parts = [f"{self.n_done} trials" if self.n_trials is None else f"{self.n_done}/{self.n_trials} trials"]
+        parts += [f"{self.states[PRUNED]} pruned", f"{self.states[FAIL]} failed"]
+        if self.best is not None:
+            parts.append(f"best {self.facts.objectives[0].metric} {self.best.value:.4f} (trial {self.best.number})")
+        if self.trials_per_s > 0:
+            parts.append(f"{self.trials_per_s:.1f} trials/s")
+            if (left := self.seconds_left) is not None:
+                parts.append(f"{minutes(left)} left")
+        return ", ".join(parts)
+
+    def epoch_line(self) -> str:
+        """The latest epoch in one line."""
+        if self.epoch is None:
+            return "getting ready"
+        e = self.epoch.epoch
+        return (
+            f"trial {self.epoch.number}, epoch {e.epoch}/{self.epochs}: train loss {e.train_loss:.4f}, "
+            f"val loss {e.val_loss:.4f}, val {self.facts.curve_metric} {e.val_metric:.4f}"
+        )
+
+    def rungs_line(self) -> str:
+        """Who was pruned where: `168 pruned at epoch 5, 56 at epoch 15; 30 to the end, 2 failed`."""
+        at = [f"{n} at epoch {rung}" for rung, n in sorted(self.pruned_at.items())]
+        n_cut = self.states[PRUNED] - sum(self.pruned_at.values())
+        at += [f"{n_cut} by the time"] if n_cut else []
+        pruned = f"pruned {', '.join(at)}" if at else "none pruned"
+        return f"{pruned}; {self.states[COMPLETE]} to the end, {self.states[FAIL]} failed"
+
+
+def _epochs_per_trial(facts: StudyFacts, epochs: int) -> float:
+    """Mean epochs of a trial of a cohort as halving leaves them; all of them where a pruner decides, or nobody."""
+    search = facts.spec.get("search")
+    ladder = search.get("halving") if isinstance(search, Mapping) else None
+    if not isinstance(ladder, Mapping):
+        return epochs
+    total, living, before = 0, facts.cohort_size, 0
+    for rung in (*rungs(ladder["first_rung"], ladder["reduction_factor"], epochs), epochs):
+        total += living * (rung - before)
+        living, before = math.ceil(living / ladder["reduction_factor"]), rung
+    return total / facts.cohort_size
+
+
+def hyperparameters_line(hyperparameters: Mapping[str, Value], names: Iterable[str] | None = None) -> str:
+    """Hyperparameters in one line, numbers short; all of them, or those named."""
+    chosen = hyperparameters if names is None else names
+    return ", ".join(f"{name} {format_value(hyperparameters[name])}" for name in chosen)
+
+
+def format_value(value: Value) -> str:
+    """A hyperparameter as people write it."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def minutes(seconds: float) -> str:
+    """Seconds as people say them."""
+    whole = round(seconds)
+    if whole < 90:
+        return f"{whole} s"
+    return f"{whole // 60}:{whole % 60:02d} min" if whole < 5400 else f"{whole // 3600}:{whole // 60 % 60:02d} h"

@@ -1,0 +1,94 @@
+import re
+from collections.abc import Callable
+
+from studies import tally
+from studies.records import FAIL, PRUNED, WAITING, EpochDone, EpochRecord, Objective, StudyFacts, TrialRecord
+from studies.tally import Tally, format_value, hyperparameters_line
+
+EPOCH = EpochDone(4, EpochRecord(7, 0.5, 0.25, 0.875, 0.05, 1.0))
+Facts = Callable[..., StudyFacts]
+Make = Callable[..., TrialRecord]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_tally_counts_what_earlier_runs_finished_but_not_in_its_rate(make_facts: Facts, make_trial: Make) -> None:
+    earlier = [make_trial(0, 0.75), make_trial(1, 0.5, PRUNED), make_trial(2, None, WAITING)]
+    clock = Clock()
+    found = Tally(make_facts(), 8, 40, earlier, clock=clock)
+    assert (found.n_done, found.trials_per_s) == (2, 0)
+    assert found.line() == "2/8 trials, 1 pruned, 0 failed, best accuracy 0.7500 (trial 0)"
+    clock.now += 4
+    found.add_trials([make_trial(2, 0.875), make_trial(3, None, FAIL)])
+    assert found.line() == "4/8 trials, 1 pruned, 1 failed, best accuracy 0.8750 (trial 2), 0.5 trials/s, 8 s left"
+
+
+def test_a_budget_without_a_number_of_trials_has_no_time_left_but_a_deadline(
+    make_facts: Facts, make_trial: Make
+) -> None:
+    clock = Clock()
+    for deadline, ending in ((None, "trials/s"), (160.0, "trials/s, 59 s left")):
+        clock.now = 100.0
+        found = Tally(make_facts(), None, 40, [], deadline=deadline, clock=clock)
+        clock.now = 101.0
+        found.add_trials([make_trial(0)])
+        assert found.line().startswith("1 trials, ") and found.line().endswith(ending)
+
+
+def test_the_nearer_end_is_the_one_that_is_told(make_facts: Facts, make_trial: Make) -> None:
+    clock = Clock()
+    found = Tally(make_facts(), 100, 40, [], deadline=103.0, clock=clock)
+    clock.now = 101.0
+    found.add_trials([make_trial(0)])
+    assert found.seconds_left == 2.0
+
+
+def test_who_was_pruned_where_is_counted_by_rung(make_facts: Facts, make_trial: Make) -> None:
+    found = Tally(make_facts(), 8, 40, [make_trial(0, 0.5, PRUNED, rungs={5: 0.5})])
+    assert found.rungs_line() == "pruned 1 at epoch 5; 0 to the end, 0 failed"
+    later = [make_trial(1, 0.6, PRUNED, rungs={5: 0.5, 15: 0.6}), make_trial(2, 0.5, PRUNED, rungs={5: 0.5})]
+    found.add_trials([*later, make_trial(3, 0.9), make_trial(4, None, FAIL), make_trial(5, 0.1, PRUNED)])
+    assert found.rungs_line() == "pruned 2 at epoch 5, 1 at epoch 15, 1 by the time; 1 to the end, 1 failed"
+    assert Tally(make_facts(), 8, 40, []).rungs_line() == "none pruned; 0 to the end, 0 failed"
+
+
+def test_the_course_of_the_best_never_gets_worse(make_facts: Facts, make_trial: Make) -> None:
+    facts = make_facts(objectives=(Objective("rmse", "minimize"),))
+    found = Tally(facts, 8, 40, [])
+    cut = make_trial(4, 0.5, PRUNED, rungs={5: 0.5})
+    found.add_trials([cut, make_trial(0, None, FAIL), make_trial(1, 3.0), make_trial(2, 5.0), make_trial(3, 2.0)])
+    assert found.path == [3.0, 3.0, 2.0] and found.best is not None and found.best.number == 3
+
+
+def test_the_latest_epoch_is_a_line(make_facts: Facts) -> None:
+    found = Tally(make_facts(), 8, 40, [])
+    assert found.epoch_line() == "getting ready"
+    found.add_epoch(EPOCH)
+    assert found.epoch_line() == "trial 4, epoch 7/40: train loss 0.5000, val loss 0.2500, val accuracy 0.8750"
+
+
+def test_the_epochs_of_a_trial_are_what_the_rungs_leave(make_facts: Facts) -> None:
+    halving = {"search": {"halving": {"first_rung": 5, "reduction_factor": 3}}}
+    # 32 to epoch 5, 11 to 15, 4 to 40
+    assert tally._epochs_per_trial(make_facts(spec=halving, cohort_size=32), 40) == (32 * 5 + 11 * 10 + 4 * 25) / 32
+    assert tally._epochs_per_trial(make_facts(spec={"search": {"halving": False}}), 40) == 40
+    assert tally._epochs_per_trial(make_facts(), 40) == 40
+
+
+def test_long_times_are_minutes_and_longer_ones_hours() -> None:
+    said = [tally.minutes(s) for s in (0.4, 89.4, 90, 605, 7300)]
+    assert said == ["0 s", "89 s", "1:30 min", "10:05 min", "2:01 h"]
+
+
+def test_hyperparameters_are_written_short() -> None:
+    assert hyperparameters_line({"width": 64, "learning_rate": 0.0123456, "nesterov": False}) == (
+        "width 64, learning_rate 0.0123, nesterov False"
+    )
+    assert format_value("relu") == "relu"
+    assert re.fullmatch("width 64", hyperparameters_line({"width": 64, "depth": 1}, ["width"]))
