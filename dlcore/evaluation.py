@@ -14,7 +14,7 @@ from dlcore.data import split_tensors
 from dlcore.metrics import widest_dtype
 from dlcore.tasks import Task
 
-__all__ = ["evaluate", "evaluate_outputs", "evaluate_together", "forward_rows", "outputs_of", "split_tensors"]
+__all__ = ["evaluate", "evaluate_outputs", "forward_rows", "outputs_of", "split_tensors", "together"]
 
 CHUNK_ROWS = 65_536
 """Rows of one forward pass: bounds the memory of hidden layers (width 256 in float32: 64 MiB each)."""
@@ -45,22 +45,13 @@ def evaluate(model: nn.Module, task: Task, x: Tensor, y: Tensor) -> dict[str, fl
     return evaluate_outputs(task, forward_rows(model, x), y)
 
 
-def evaluate_together(models: Sequence[nn.Module], task: Task, x: Sequence[Tensor], y: Tensor) -> dict[str, float]:
-    """An ensemble of networks, whose prediction is the mean of theirs; see `evaluate`.
-
-    Args:
-        models: Networks from (N, F) to (N, C).
-        task: What their outputs mean.
-        x: The rows as each of them sees them, (N, F).
-        y: Targets as the loss wants them.
-    """
-    outputs = [forward_rows(model, own).to(widest_dtype(own.device)) for model, own in zip(models, x, strict=True)]
+def together(task: Task, outputs: Sequence[Tensor]) -> Tensor:
+    """Outputs (N, C) of an ensemble whose members' outputs are these, each (N, C): its prediction is the mean."""
+    wide = [own.to(widest_dtype(own.device)) for own in outputs]
     if task.name == "regression":
-        return evaluate_outputs(task, torch.stack(outputs).mean(0), y)
-    means = torch.stack([task.predict(own) for own in outputs]).mean(0)
-    return evaluate_outputs(
-        task, outputs_of(task, torch.stack([1 - means, means], -1) if means.dim() == 1 else means), y
-    )
+        return torch.stack(wide).mean(0)
+    means = torch.stack([task.predict(own) for own in wide]).mean(0)
+    return outputs_of(task, torch.stack([1 - means, means], -1) if means.dim() == 1 else means)
 
 
 def outputs_of(task: Task, probabilities: Tensor) -> Tensor:

@@ -13,13 +13,14 @@ scikit-learn is imported where it is used: a command that trains no rival does n
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
+from torch import Tensor
 
 from dlcore.data import DataSplits, split_tensors
 from dlcore.evaluation import evaluate_outputs, outputs_of
@@ -57,6 +58,8 @@ class Rival:
     name: str
     metrics: Mapping[str, Mapping[str, float]]
     """Split ("val", "test") -> loss and every metric of the task, as `dlcore.evaluation.evaluate` tells them."""
+    on_test: Tensor = field(compare=False, repr=False)
+    """Its answers there as a network would put them, (N, C), float64; see `dlcore.evaluation.outputs_of`."""
     remark: str = ""
     """What a bound cut."""
 
@@ -133,7 +136,7 @@ def _judged(
         answers = torch.from_numpy(answer(x.numpy()))
         outputs = answers if task.name == "regression" else outputs_of(task, answers)
         metrics[split] = evaluate_outputs(task, outputs, y)
-    return Rival(name, metrics, remark)
+    return Rival(name, metrics, outputs, remark)  # of the last split, which is test
 
 
 def _constant(x: Floats, y: Floats, terms: _Terms) -> tuple[Answer, str]:

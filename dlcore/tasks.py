@@ -70,7 +70,7 @@ class Task:
             in the targets' own units, (..., B, C), in the widest floating type of the device.
         """
         if self.name == "regression":
-            return self._in_own_units(outputs, is_prediction=True)
+            return self.in_own_units(outputs, is_prediction=True)
         return outputs.squeeze(-1).sigmoid() if self.name == "binary" else _over_classes(F.softmax, outputs)
 
     def metric(self, name: str, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class Task:
             check_metric(self.name, name)
         predictions, trained_on = self.predict(outputs), targets
         if self.name == "regression":
-            targets = self._in_own_units(targets, is_prediction=False)
+            targets = self.in_own_units(targets, is_prediction=False)
         elif self.name == "binary":
             predictions = torch.stack([1 - predictions, predictions], -1)
             targets = targets.to(torch.int64)
@@ -97,7 +97,7 @@ class Task:
             found["log_loss"] = self.loss(outputs, trained_on).to(widest_dtype(outputs.device))
         return found
 
-    def _in_own_units(self, values: Tensor, *, is_prediction: bool) -> Tensor:
+    def in_own_units(self, values: Tensor, *, is_prediction: bool) -> Tensor:
         """Standardised values (..., B, C) -> values in the targets' units, same shape.
 
         In the widest type: float32 holds a year such as 2024.37 only to 0.0001.

@@ -7,11 +7,12 @@ Test is read here for the winner alone, after it was chosen by val; nothing that
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from studies import finals
 from studies.cohort import Trainer
-from studies.records import Final, Finalist, Objective, Rival, TrialRecord
+from studies.networks import Candidate
+from studies.records import Final, Finalist, Objective, TrialRecord
 from studies.sections import FinalSection
 
 _SAY_EVERY_S = 10.0
@@ -36,18 +37,30 @@ def hold(trials: Sequence[TrialRecord], rules: Rules, trainer: Trainer, say: Cal
         trainer: Of the study.
         say: Is told what people should know meanwhile.
     """
-    asked = rules.section.model_dump()
-    entered = finals.candidates(trials, rules.objectives, rules.section.candidates) if rules.section.seeds else []
-    final = _fought(entered, rules, trainer, say) if entered else Final(asked, (), ())
-    if not rules.section.baselines:
-        return final
-    say("rivals: scikit-learn's models are trained on the same rows")
-    return replace(final, rivals=tuple(trainer.rivals()))
+    section = rules.section
+    entered = finals.candidates(trials, rules.objectives, section.candidates) if section.seeds else []
+    fought = _fought(entered, rules, trainer, say) if entered else _Fought()
+    if section.baselines:
+        say("rivals: scikit-learn's models are trained on the same rows")
+    read = trainer.read_test(fought.won, fought.together, has_rivals=section.baselines)
+    return Final(section.model_dump(), fought.ordered, read.winner, read.rivals, read.ensemble, read.over_rows)
 
 
-def _fought(entered: Sequence[TrialRecord], rules: Rules, trainer: Trainer, say: Callable[[str], None]) -> Final:
-    """Train those that entered on fresh seeds, and measure them."""
-    asked, n_seeds = rules.section.model_dump(), rules.section.seeds
+@dataclass(frozen=True, slots=True)
+class _Fought:
+    """Those that were trained again; all is empty where nobody won."""
+
+    ordered: tuple[Finalist, ...] = ()
+    """The winner first."""
+    won: tuple[Candidate, ...] = ()
+    """The winner's networks."""
+    together: tuple[Candidate, ...] = ()
+    """All finalists' networks, where an ensemble of them is asked for."""
+
+
+def _fought(entered: Sequence[TrialRecord], rules: Rules, trainer: Trainer, say: Callable[[str], None]) -> _Fought:
+    """Train those that entered on fresh seeds, and put them in order by val."""
+    n_seeds = rules.section.seeds
     if rules.spent_s is not None:
         n_seeds = finals.seeds_within(entered, n_seeds, rules.spent_s)
     few = f", not {rules.section.seeds}: time limits the study" if n_seeds < rules.section.seeds else ""
@@ -63,22 +76,16 @@ def _fought(entered: Sequence[TrialRecord], rules: Rules, trainer: Trainer, say:
     ordered = finals.in_order(found, rules.objectives[0])
     if not finals.has_winner(ordered, rules.objectives[0]):
         say("warning: of every finalist a fresh seed diverged; the best trial wins by what was recorded of it")
-        return Final(asked, (), ())
-    ensemble = None
+        return _Fought()
+    has_ensemble = rules.section.ensemble and not trainer.has_folds
     if rules.section.ensemble and trainer.has_folds:
         say("warning: with folds no ensemble is measured: its networks have seen all of val")
-    elif rules.section.ensemble:
-        together = [
-            (f.network(), hyperparameters[number])
-            for number, own in fresh.items()
-            for f in own
-            if f.network is not None
-        ]
-        on_val, on_test = (trainer.measure_together(together, split) for split in ("val", "test"))
-        ensemble = Rival("ensemble", on_val, on_test, f"the mean of {len(together)} networks; it is not exported")
-    won = [f.network() for f in fresh[ordered[0].number] if f.network is not None]
-    test = tuple(trainer.measure(n, hyperparameters[ordered[0].number], "test") for n in won)
-    return Final(asked, tuple(ordered), test, ensemble=ensemble)
+
+    def networks(number: int) -> tuple[Candidate, ...]:
+        return tuple((f.network(), hyperparameters[number]) for f in fresh[number] if f.network is not None)
+
+    won = networks(ordered[0].number)
+    return _Fought(tuple(ordered), won, tuple(c for n in numbers for c in networks(n)) if has_ensemble else ())
 
 
 class _Progress:

@@ -125,10 +125,12 @@ def winner_lines(winner: Winner, objective: Objective) -> list[str]:
     if winner.final is None:
         return lines
     if over_seeds:
-        val, test = (finals.intervals(m)[objective.metric] for m in (winner.final.finalists[0].val, winner.final.test))
-        head = f"  {objective.metric} of trial {winner.number} over {len(winner.final.test)} fresh seeds (mean, 95 %)"
+        val = finals.intervals(winner.final.finalists[0].val)[objective.metric]
+        test = finals.on_test(winner.final)[objective.metric]
+        over = "seeds and rows" if winner.final.over_rows else "seeds"
         lines = [
-            f"{head}: val {finals.of(val)}, test {finals.of(test)}, gap {test.mean - val.mean:+.4f}",
+            f"  {objective.metric} of trial {winner.number} over {len(winner.final.test)} fresh seeds (mean, 95 %): "
+            f"val {finals.of(val)} over seeds, test {finals.of(test)} over {over}, gap {test.mean - val.mean:+.4f}",
             *(f"    {line}" for line in finals.finalist_lines(winner.final, objective)),
             *lines,
         ]

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 from studies.ranking import pareto_front, ranking
 from studies.records import COMPLETE, Final, Finalist, Interval, Measured, Objective, Rival, TrialRecord, Winner
@@ -24,6 +24,18 @@ _LARGEST_SHARE = 0.25
 """Of the time that a study took, where time limits it, its finals may take so much more."""
 
 
+class Spread(Protocol):
+    """Where 95 of 100 draws of rows are; as `dlcore.resampling.Spread`."""
+
+    @property
+    def low(self) -> float:
+        """Their 2.5th percentile."""
+
+    @property
+    def high(self) -> float:
+        """Their 97.5th percentile."""
+
+
 def interval(values: Sequence[float]) -> Interval:
     """Mean and 95 % interval of the mean (Student's t) of 2 to `MOST_SEEDS` values; NaN where one of them is."""
     n = len(values)
@@ -36,6 +48,29 @@ def interval(values: Sequence[float]) -> Interval:
 def intervals(measured: Sequence[Measured]) -> dict[str, Interval]:
     """The interval of each metric over the fresh seeds."""
     return {name: interval([m[name] for m in measured]) for name in (measured[0] if measured else ())}
+
+
+def over_rows(measured: Sequence[Measured], spreads: Mapping[str, Spread]) -> dict[str, Interval]:
+    """Mean of each metric, with an interval over seeds and rows.
+
+    Args:
+        measured: On test, one per fresh seed.
+        spreads: Metric -> where its mean over these seeds goes with other rows.
+    """
+    return {name: _widened(over_seeds, spreads[name]) for name, over_seeds in intervals(measured).items()}
+
+
+def leads(measured: Sequence[Measured], rival: Rival, spreads: Mapping[str, Spread]) -> dict[str, Interval]:
+    """The winner's value minus a rival's, by metric, over seeds and rows; arguments as in `over_rows`."""
+    return over_rows([{name: value - rival.test[name] for name, value in m.items()} for m in measured], spreads)
+
+
+def _widened(over_seeds: Interval, spread: Spread) -> Interval:
+    """An interval over seeds, widened by the rows: the two are independent, so that their squares are added."""
+    mean = over_seeds.mean
+    half = over_seeds.high - mean
+    low, high = (math.hypot(half, max(0.0, way)) for way in (mean - spread.low, spread.high - mean))
+    return Interval(mean, mean - low, mean + high)
 
 
 def candidates(trials: Sequence[TrialRecord], objectives: Sequence[Objective], n: int) -> list[TrialRecord]:
@@ -76,14 +111,14 @@ def seeds_within(trials: Sequence[TrialRecord], n_seeds: int, spent_s: float) ->
 
 def shown_metrics(winner: Winner) -> dict[str, float]:
     """What the study's run shows of its winner: `test_accuracy` is of the exported network, `final_test_accuracy_mean`,
-    `_low` and `_high` of its fresh seeds, `gradient_boosting_test_accuracy` of a rival."""
+    `_low` and `_high` of its fresh seeds (and of rows), `gradient_boosting_test_accuracy` of a rival."""
     found = {f"val_{name}": value for name, value in winner.val_metrics.items()}
     found |= {f"test_{name}": value for name, value in winner.test_metrics.items()}
     if (final := winner.final) is None:
         return found
-    for split, measured in _of_winner(final).items():
-        for name, over_seeds in intervals(measured).items():
-            found |= {f"final_{split}_{name}_{part}": value for part, value in asdict(over_seeds).items()}
+    for split, over in (("val", _on_val(final)), ("test", on_test(final))):
+        for name, found_there in over.items():
+            found |= {f"final_{split}_{name}_{part}": value for part, value in asdict(found_there).items()}
     for rival in others(final):
         key = rival.name.replace(" ", "_")
         for split, once in (("val", rival.val), ("test", rival.test)):
@@ -122,7 +157,7 @@ def of(over_seeds: Interval) -> str:
 def table(winner: Winner, objective: Objective) -> str:
     """All on test in one line: `network 0.9700 [0.9600, 0.9800] | gradient boosting 0.9600 | majority 0.1000`."""
     assert winner.final is not None
-    own = intervals(winner.final.test).get(objective.metric)
+    own = on_test(winner.final).get(objective.metric)
     network = f"{winner.test_metrics[objective.metric]:.4f}" if own is None else of(own)
     return " | ".join(
         [f"network {network}", *(f"{r.name} {r.test[objective.metric]:.4f}" for r in others(winner.final))]
@@ -132,21 +167,28 @@ def table(winner: Winner, objective: Objective) -> str:
 def verdict(winner: Winner, objective: Objective) -> str:
     """Whether the network earns its place beside the rival that is best on test, in one sentence; "" without rivals.
 
-    Test chose the rival, not the network: where that is unfair, it is so to the network.
+    Test chose the rival, not the network: where that is unfair, it is so to the network. Nobody is said to be ahead
+    where other seeds or other rows might say the opposite.
     """
     if winner.final is None or not winner.final.rivals:
         return ""
     sign = 1.0 if objective.direction == "maximize" else -1.0
     rival = max(winner.final.rivals, key=lambda r: _or_worst(sign * r.test[objective.metric]))
-    theirs, measured = rival.test[objective.metric], intervals(winner.final.test).get(objective.metric)
-    ours = winner.test_metrics[objective.metric]
-    own = Interval(ours, ours, ours) if measured is None else measured
-    if not (math.isfinite(theirs) and math.isfinite(own.mean)):
+    theirs, measured = rival.test[objective.metric], on_test(winner.final).get(objective.metric)
+    ours = winner.test_metrics[objective.metric] if measured is None else measured.mean
+    if not (math.isfinite(theirs) and math.isfinite(ours)):
         return ""
-    by = f"{rival.name} by {abs(own.mean - theirs):.4f} of {objective.metric} on test"
-    if own.low <= theirs <= own.high:
-        return f"the network and {rival.name} cannot be told apart on test: take the one that is easier to run"
-    if sign * own.mean > sign * theirs:
+    is_ahead = sign * ours > sign * theirs
+    by = f"{rival.name} by {abs(ours - theirs):.4f}"
+    if (lead := rival.lead.get(objective.metric)) is None:
+        place = f"level with {rival.name}" if ours == theirs else f"{'ahead of' if is_ahead else 'behind'} {by}"
+        return f"on test the network is {place}; whether other seeds and rows would say so was not measured"
+    ends = sorted(abs(end) for end in (lead.low, lead.high))
+    if lead.low <= 0.0 <= lead.high:
+        between = f"{objective.metric} {lead.mean:+.4f} [{lead.low:+.4f}, {lead.high:+.4f}]"
+        return f"the network and {rival.name} cannot be told apart on test ({between}): take what is easier to run"
+    by = f"{by} [{ends[0]:.4f}, {ends[1]:.4f}] of {objective.metric} on test"
+    if is_ahead:
         return f"the network earns its place: it is ahead of {by}"
     return f"the network does not earn its place: it is behind {by}"
 
@@ -160,20 +202,25 @@ def others(final: Final) -> tuple[Rival, ...]:
     return final.rivals if final.ensemble is None else (final.ensemble, *final.rivals)
 
 
-def _of_winner(final: Final) -> dict[str, tuple[Measured, ...]]:
-    """Split -> what the winner's networks did there; nothing where there were no finals."""
-    return {"val": final.finalists[0].val, "test": final.test} if final.finalists else {}
+def _on_val(final: Final) -> dict[str, Interval]:
+    """The winner's means, over seeds; nothing where there were no finals."""
+    return intervals(final.finalists[0].val) if final.finalists else {}
+
+
+def on_test(final: Final) -> dict[str, Interval]:
+    """The winner's means, over seeds and rows (over seeds alone in a study of before); nothing without finals."""
+    return {name: final.over_rows.get(name, own) for name, own in intervals(final.test).items()}
 
 
 def json_of_test(winner: Winner) -> dict[str, Any]:
-    """What a winner did on test: mean and interval of each metric over fresh seeds, or a number without finals."""
-    over_seeds = {} if winner.final is None else intervals(winner.final.test)
-    found = {name: asdict(i) for name, i in over_seeds.items()} or winner.test_metrics
+    """What a winner did on test: mean and interval of each metric over seeds and rows, or a number without finals."""
+    measured = {} if winner.final is None else on_test(winner.final)
+    found = {name: asdict(i) for name, i in measured.items()} or winner.test_metrics
     checked: dict[str, Any] = finite(found)
     return checked
 
 
-def as_json(winner: Winner) -> dict[str, Any]:
+def as_json(winner: Winner, objective: Objective) -> dict[str, Any]:
     """What `studies show --json` says of the finals."""
     assert winner.final is not None
     found = {
@@ -184,6 +231,7 @@ def as_json(winner: Winner) -> dict[str, Any]:
             for f in winner.final.finalists
         ],
         "rivals": [asdict(rival) for rival in others(winner.final)],
+        "verdict": verdict(winner, objective),
     }
     checked: dict[str, Any] = finite(found)
     return checked
@@ -201,14 +249,34 @@ def from_json(text: str) -> Final:
         asked=data["asked"],
         finalists=tuple(Finalist(f["number"], tuple(f["val"])) for f in data["finalists"]),
         test=tuple(data["test"]),
-        rivals=tuple(Rival(**rival) for rival in data["rivals"]),
-        ensemble=None if data["ensemble"] is None else Rival(**data["ensemble"]),
+        rivals=tuple(map(_rival, data["rivals"])),
+        ensemble=None if data["ensemble"] is None else _rival(data["ensemble"]),
+        over_rows=_intervals(data),
     )
 
 
+def _rival(data: Mapping[str, Any]) -> Rival:
+    return Rival(data["name"], data["val"], data["test"], data["remark"], _intervals(data, "lead"))
+
+
+def _intervals(data: Mapping[str, Any], key: str = "over_rows") -> dict[str, Interval]:
+    return {name: Interval(**ends) for name, ends in data.get(key, {}).items()}  # a final of before has none
+
+
 def plain(final: Final | None) -> dict[str, Any] | None:
-    """As JSON without NaN and infinity, which become null; for manifests and people's programs."""
-    return None if final is None else finite(asdict(final))
+    """As JSON without NaN and infinity, which become null; for manifests and people's programs.
+
+    What a final of before does not have is left out, as in the manifests of then.
+    """
+    if final is None:
+        return None
+    found = asdict(final)
+    for part in (found, found["ensemble"] or {}, *found["rivals"]):
+        for key in ("over_rows", "lead"):
+            if not part.get(key, True):
+                del part[key]
+    checked: dict[str, Any] = finite(found)
+    return checked
 
 
 def finite(value: Any) -> Any:

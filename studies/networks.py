@@ -5,29 +5,33 @@ With folds its curve is the mean over them, and the network itself is trained on
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dlcore.config import ModelConfig, metrics_of
 from dlcore.curve import Epoch
 from dlcore.data import DataSplits, split_tensors, to_tensors
 from dlcore.device import choose_device, device_name
 from dlcore.engines import Engine, Group, Limit, Loop, State, form_groups, prepare
-from dlcore.evaluation import evaluate, evaluate_together
+from dlcore.evaluation import evaluate, evaluate_outputs, forward_rows, together
 from dlcore.folds import Folded, development_rows, fold_rows, form_folded_groups, of_folds, refit
 from dlcore.models import build_model, count_parameters
 from dlcore.packing import Member
 from dlcore.precision import check_precision
+from dlcore.resampling import compare
 from dlcore.rivals import train_rivals
 from dlcore.rows import Rows, TensorData
 from dlcore.seeding import derive_seed
 from dlcore.tasks import curve_metric
+from studies.finals import leads, over_rows
 from studies.hyperparameters import choices
 from studies.records import (
     EpochRecord,
+    Interval,
+    Measured,
     Objective,
     Rival,
     Suggestion,
@@ -49,6 +53,22 @@ class Fresh:
     """How it did on val at its best epoch; None where it diverged."""
     network: Callable[[], nn.Sequential] | None
     """Gives the network; with folds it is trained then."""
+
+
+Candidate = tuple[nn.Module, Mapping[str, Value]]
+"""A network and its hyperparameters, which say how it sees the rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read on test, by all on the same rows."""
+
+    winner: tuple[Measured, ...] = ()
+    """Of each of the winner's networks."""
+    over_rows: Mapping[str, Interval] = field(default_factory=dict)
+    """See `studies.records.Final.over_rows`."""
+    ensemble: Rival | None = None
+    rivals: tuple[Rival, ...] = ()
 
 
 class Networks:
@@ -176,18 +196,41 @@ class Networks:
         x, y = split_tensors(self.splits_of(hyperparameters), split, self.device, self._data.x_train.dtype)
         return evaluate(model, self._data.task, x, y)
 
-    def measure_together(self, models: Sequence[tuple[nn.Module, Mapping[str, Value]]], split: str) -> dict[str, float]:
-        """The same of an ensemble, networks with their hyperparameters: the mean of the networks' predictions."""
-        dtype = self._data.x_train.dtype
-        seen = {name: split_tensors(p, split, self.device, dtype) for name, p in self._prepared.items()}
-        rows = [seen[preprocess(hyperparameters)][0] for _, hyperparameters in models]
-        _, y = seen[preprocess(models[0][1])]
-        return evaluate_together([model for model, _ in models], self._data.task, rows, y)
+    def read_test(self, won: Sequence[Candidate], ensemble: Sequence[Candidate], *, has_rivals: bool) -> Reading:
+        """Ask all for their answers on test, once, and measure those, on the rows as they are and on draws of them.
 
-    def rivals(self) -> list[Rival]:
-        """scikit-learn's models on the same rows, measured on val and on test."""
-        found = train_rivals(self.splits, self._spec.seed)
-        return [Rival(r.name, r.metrics["val"], r.metrics["test"], r.remark) for r in found]
+        Args:
+            won: The winner's networks, one per fresh seed; none where there were no finals.
+            ensemble: Networks that answer together; none where that is not asked for.
+            has_rivals: Whether scikit-learn's models are trained and asked too.
+        """
+        task, (answers, y) = self._data.task, self._answers(won, "test")
+        winner = tuple(evaluate_outputs(task, outputs, y) for outputs in answers)
+        others: list[tuple[Rival, Tensor]] = [self._ensemble(ensemble)] if ensemble else []
+        if has_rivals:
+            trained = train_rivals(self.splits, self._spec.seed)
+            others += [(Rival(r.name, r.metrics["val"], r.metrics["test"], r.remark), r.on_test) for r in trained]
+        rivals, spreads = [rival for rival, _ in others], {}
+        if won:
+            alone, beside = compare(task, answers, [outputs for _, outputs in others], y, self._spec.seed)
+            spreads = over_rows(winner, alone)
+            rivals = [replace(r, lead=leads(winner, r, own)) for r, own in zip(rivals, beside, strict=True)]
+        return Reading(winner, spreads, rivals.pop(0) if ensemble else None, tuple(rivals))
+
+    def _ensemble(self, members: Sequence[Candidate]) -> tuple[Rival, Tensor]:
+        """An ensemble, and its outputs on test."""
+        task, remark = self._data.task, f"the mean of {len(members)} networks; it is not exported"
+        (on_val, val), (on_test, test) = (self._answers(members, split) for split in ("val", "test"))
+        on_val, outputs = (together(task, answers) for answers in (on_val, on_test))
+        measured = evaluate_outputs(task, on_val, val), evaluate_outputs(task, outputs, test)
+        return Rival("ensemble", measured[0], measured[1], remark), outputs
+
+    def _answers(self, candidates: Sequence[Candidate], split: str) -> tuple[list[Tensor], Tensor]:
+        """Outputs (N, C) of each network for the rows of a split, and their targets as the loss wants them."""
+        dtype = self._data.x_train.dtype
+        rows = {name: split_tensors(p, split, self.device, dtype) for name, p in self._prepared.items()}
+        y = rows[self._spec.scalings[0]][1]
+        return [forward_rows(model, rows[preprocess(own)][0]) for model, own in candidates], y
 
     def _network(self, suggestion: Suggestion, member: Member, state: State) -> nn.Sequential:
         """The network of a state's best epoch; with folds, trained anew on all their rows for as many epochs."""

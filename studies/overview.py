@@ -100,7 +100,7 @@ def _as_json(summary: StudySummary) -> dict[str, object]:
         "best": None if best is None else _trial_as_json(best, summary),
     }
     if summary.winner is not None and summary.winner.final is not None:
-        found["final"] = finals.as_json(summary.winner)
+        found["final"] = finals.as_json(summary.winner, objective)
     if summary.front:
         found["front"] = [_trial_as_json(t, summary) for t in summary.front]
     return found

@@ -150,7 +150,10 @@ Measured = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean over seeds, and where the true one is to be expected: with 95 % confidence between `low` and `high`."""
+    """A mean over seeds, and where the true one is to be expected: with 95 % confidence between `low` and `high`.
+
+    What else than seeds it is over, is said where it stands.
+    """
 
     mean: float
     low: float
@@ -175,6 +178,9 @@ class Rival:
     test: Measured
     remark: str = ""
     """What a bound cut; empty where nothing was."""
+    lead: Mapping[str, Interval] = field(default_factory=dict)
+    """Metric on test -> the winner's value minus this one's, over the winner's seeds and over rows, the same for both;
+    empty where there are no fresh seeds, and in a study of before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +195,8 @@ class Final:
     """The winner's networks on test, one per seed."""
     rivals: tuple[Rival, ...] = ()
     ensemble: Rival | None = None
+    over_rows: Mapping[str, Interval] = field(default_factory=dict)
+    """Metric -> the winner's mean on test, over seeds and rows; empty as in `Rival.lead`."""
 
 
 @dataclass(frozen=True, slots=True)

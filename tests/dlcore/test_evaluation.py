@@ -7,7 +7,7 @@ from torch import nn
 from dlcore import evaluation
 from dlcore.config import DataConfig, ModelConfig, metrics_of
 from dlcore.data import load_splits
-from dlcore.evaluation import evaluate, evaluate_together, forward_rows, split_tensors
+from dlcore.evaluation import evaluate, evaluate_outputs, forward_rows, split_tensors, together
 from dlcore.models import build_model
 from dlcore.tasks import Task
 
@@ -82,9 +82,10 @@ def test_an_ensemble_answers_with_the_mean_of_its_networks(task: str, n_outputs:
         kind = Task(task, n_outputs)
         y = torch.arange(50) % max(2, n_outputs)
     y = y.to(torch.float32) if task == "binary" else y
-    alone = evaluate_together(models[:1], kind, [x], y)
+    outputs = [forward_rows(model, x) for model in models]
+    alone = evaluate_outputs(kind, together(kind, outputs[:1]), y)
     assert alone == pytest.approx(evaluate(models[0], kind, x, y), rel=1e-4)
-    found = evaluate_together(models, kind, [x] * len(models), y)
+    found = evaluate_outputs(kind, together(kind, outputs), y)
     predicted = torch.stack([kind.predict(model(x).double()) for model in models]).mean(0).detach()
     if task == "regression":
         right = (y.double() * torch.tensor([3.0, 4.0]) + torch.tensor([1.0, 2.0])).double()

@@ -1,7 +1,7 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -28,6 +28,32 @@ def test_an_interval_is_students() -> None:
 def test_the_table_of_t_is_scipys() -> None:
     stats = pytest.importorskip("scipy.stats")
     assert [stats.t.ppf(0.975, df) for df in range(1, finals.MOST_SEEDS)] == pytest.approx(finals._T, rel=1e-6)
+
+
+@dataclass(frozen=True)
+class Spread:
+    low: float
+    high: float
+
+
+def measured(*values: float) -> list[dict[str, float]]:
+    return [{"accuracy": value} for value in values]
+
+
+def test_rows_and_seeds_widen_an_interval_together() -> None:
+    # Over seeds 2 +- 2.4841; rows go 3 down and 4 up: the squares are added.
+    found = finals.over_rows(measured(1.0, 2.0, 3.0), {"accuracy": Spread(-1.0, 6.0)})["accuracy"]
+    half = 4.302653 / math.sqrt(3)
+    wanted = (2.0, 2.0 - math.hypot(half, 3.0), 2.0 + math.hypot(half, 4.0))
+    assert (found.mean, found.low, found.high) == pytest.approx(wanted)
+    aside = finals.over_rows(measured(0.5, 0.5), {"accuracy": Spread(0.6, 0.7)})["accuracy"]  # a biased metric
+    assert aside.low == aside.mean == 0.5 and aside.high == pytest.approx(0.7)
+
+
+def test_a_lead_is_the_winners_value_minus_the_rivals() -> None:
+    rival = Rival("ridge regression", {}, {"accuracy": 0.7})
+    found = finals.leads(measured(0.8, 0.8), rival, {"accuracy": Spread(0.05, 0.12)})["accuracy"]
+    assert (found.mean, found.low, found.high) == pytest.approx((0.1, 0.05, 0.12))
 
 
 def test_the_best_that_trained_to_their_end_come_into_the_finals(make_trial: Make) -> None:
@@ -68,14 +94,19 @@ def test_a_study_that_time_limits_has_fewer_seeds_and_never_one(make_trial: Make
     assert finals.seeds_within(trials, 5, 1.0) == 2
 
 
+def lead(mean: float, low: float, high: float) -> dict[str, Interval]:
+    return {"accuracy": Interval(mean, low, high)}
+
+
 @pytest.fixture
 def winner() -> Winner:
     final = Final(
         {"candidates": 2, "seeds": 2, "baselines": True, "ensemble": True},
         (finalist(4, 0.9, 0.8), finalist(1, 0.7, math.nan)),
         ({"loss": 0.2, "accuracy": 0.85}, {"loss": 0.4, "accuracy": 0.75}),
-        (Rival("gradient boosting", {"accuracy": 0.6}, {"accuracy": 0.5}, "37 of 100 rounds"),),
-        Rival("ensemble of 4", {"accuracy": 0.95}, {"accuracy": 0.9}),
+        (Rival("gradient boosting", {"accuracy": 0.6}, {"accuracy": 0.5}, "37 of 100 rounds", lead(0.3, 0.1, 0.5)),),
+        Rival("ensemble of 4", {"accuracy": 0.95}, {"accuracy": 0.9}, "", lead(-0.1, -0.2, 0.1)),
+        lead(0.8, 0.1, 1.4),
     )
     return Winner(4, (0.9,), {"depth": 1}, 9, {"accuracy": 0.9}, {"accuracy": 0.8}, "exports/x", "a" * 64, final)
 
@@ -88,11 +119,25 @@ def test_finals_come_back_as_they_were_stored(winner: Winner) -> None:
     assert finals.from_json(finals.to_json(whole)) == whole
 
 
+def test_finals_of_before_are_read_and_shown_as_they_were(winner: Winner) -> None:
+    text = """{"asked": {"seeds": 2}, "finalists": [{"number": 4, "val": [{"accuracy": 0.9}, {"accuracy": 0.8}]}],
+        "test": [{"accuracy": 0.85}, {"accuracy": 0.75}], "ensemble": null, "rivals": [
+            {"name": "gradient boosting", "val": {"accuracy": 0.6}, "test": {"accuracy": 0.5}, "remark": ""}]}"""
+    final = finals.from_json(text)
+    assert finals.plain(final) == json.loads(text)  # as the manifest beside it says
+    old = replace(winner, final=final)
+    assert finals.json_of_test(old)["accuracy"]["low"] == pytest.approx(0.8 - 12.706205 * 0.05)
+    said = finals.verdict(old, ACCURACY)
+    assert said.startswith("on test the network is ahead of gradient boosting by 0.3000; whether other seeds and rows")
+
+
 def test_programs_get_a_mean_and_an_interval_and_no_nan(winner: Winner) -> None:
-    found, test = finals.as_json(winner), finals.json_of_test(winner)
+    found, test = finals.as_json(winner, ACCURACY), finals.json_of_test(winner)
     json.dumps([found, test], allow_nan=False)
-    assert test["accuracy"]["mean"] == pytest.approx(0.8)
-    assert test["accuracy"]["low"] < 0.8 < test["accuracy"]["high"]
+    assert test["accuracy"] == {"mean": 0.8, "low": 0.1, "high": 1.4}
+    assert test["loss"]["mean"] == pytest.approx(0.3)
+    assert found["rivals"][1]["lead"]["accuracy"] == {"mean": 0.3, "low": 0.1, "high": 0.5}
+    assert found["verdict"].startswith("the network earns its place")
     assert found["exported"]["test"] == {"accuracy": 0.8}
     assert found["finalists"][1]["val"]["accuracy"] == {"mean": None, "low": None, "high": None}
     assert [r["name"] for r in found["rivals"]] == ["ensemble of 4", "gradient boosting"]
@@ -107,8 +152,50 @@ def test_without_finals_programs_get_numbers(winner: Winner, final: Final | None
 def test_the_studys_run_shows_means_intervals_and_rivals(winner: Winner) -> None:
     found = finals.shown_metrics(winner)
     assert found["final_val_accuracy_mean"] == pytest.approx(0.85)
-    assert found["final_test_accuracy_low"] < found["final_test_accuracy_mean"] < found["final_test_accuracy_high"]
+    assert [found[f"final_test_accuracy_{part}"] for part in ("low", "mean", "high")] == [0.1, 0.8, 1.4]
     assert found["gradient_boosting_test_accuracy"] == 0.5 and found["ensemble_of_4_val_accuracy"] == 0.95
     tags = finals.shown_tags(winner, ACCURACY)
     assert tags["dlcore.winner"] == "4"
     assert tags["dlcore.finalists"].startswith("trial 4: accuracy 0.8500 [0.2147, 1.4853] on val, 2 seeds; trial 1: ")
+
+
+@pytest.mark.parametrize(
+    ("found", "begin"),
+    [
+        (
+            lead(0.3, 0.1, 0.5),
+            "the network earns its place: it is ahead of gradient boosting by 0.3000 [0.1000, 0.5000]",
+        ),
+        (
+            lead(0.3, -0.1, 0.5),
+            "the network and gradient boosting cannot be told apart on test (accuracy +0.3000 [-0.1",
+        ),
+        (lead(0.3, 0.0, 0.5), "the network and gradient boosting cannot be told apart"),
+        (lead(-0.3, -0.5, -0.1), "the network does not earn its place: it is behind gradient boosting by 0.3000 [0.1"),
+        ({}, "on test the network is ahead of gradient boosting by 0.3000; whether"),
+    ],
+)
+def test_nobody_is_ahead_whom_other_seeds_or_rows_might_put_behind(
+    winner: Winner, found: dict[str, Interval], begin: str
+) -> None:
+    assert winner.final is not None
+    is_behind = bool(found) and found["accuracy"].mean < 0
+    rival = replace(winner.final.rivals[0], lead=found, test={"accuracy": 1.1 if is_behind else 0.5})
+    assert finals.verdict(replace(winner, final=replace(winner.final, rivals=(rival,))), ACCURACY).startswith(begin)
+
+
+def test_less_is_better_where_the_objective_is_an_error(winner: Winner) -> None:
+    assert winner.final is not None
+    rivals = tuple(
+        Rival(name, {}, {"rmse": theirs}, "", {"rmse": Interval(2.0 - theirs, 1.9 - theirs, 2.1 - theirs)})
+        for name, theirs in (("mean", 9.0), ("gradient boosting", 3.0))
+    )
+    final = replace(winner.final, test=({"rmse": 1.9}, {"rmse": 2.1}), over_rows={}, rivals=rivals)
+    won = replace(winner, final=final, test_metrics={"rmse": 2.0})
+    assert "ahead of gradient boosting by 1.0000 [0.9000, 1.1000] of rmse" in finals.verdict(won, RMSE)
+
+
+def test_without_fresh_seeds_nothing_is_said_of_how_surely(winner: Winner) -> None:
+    rival = Rival("gradient boosting", {}, {"accuracy": 0.8})
+    alone = replace(winner, final=Final({}, (), (), (rival,)))
+    assert finals.verdict(alone, ACCURACY).startswith("on test the network is level with gradient boosting; whether")

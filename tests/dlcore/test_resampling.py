@@ -1,0 +1,97 @@
+"""Draws by weights are the metrics of the rows drawn, and an interval over rows covers what it says."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from dlcore import resampling
+from dlcore.config import metrics_of
+from dlcore.evaluation import evaluate_outputs
+from dlcore.resampling import compare, measure_draws, n_draws
+from dlcore.tasks import Task
+
+TASKS = {
+    "binary": Task("binary", 1),
+    "multiclass": Task("multiclass", 4),
+    "regression": Task("regression", 2, (3.0, -1.0), (2.0, 5.0)),
+}
+
+
+def rows(task: Task, n_rows: int, n_models: int, *, has_ties: bool = False) -> tuple[list[Tensor], Tensor]:
+    """Outputs of some models and targets of whatever task."""
+    generator = torch.Generator().manual_seed(7)
+    outputs = [torch.randn(n_rows, task.n_outputs, generator=generator) for _ in range(n_models)]
+    if has_ties:
+        outputs = [own.round() for own in outputs]
+    if task.name == "regression":
+        return outputs, outputs[0] + torch.randn(n_rows, task.n_outputs, generator=generator)
+    y = torch.randint(max(2, task.n_outputs), (n_rows,), generator=generator)
+    return outputs, y.float() if task.name == "binary" else y
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("has_ties", [False, True])
+def test_a_draw_is_measured_as_its_rows_are(name: str, has_ties: bool) -> None:
+    task = TASKS[name]
+    outputs, y = rows(task, 40, 2, has_ties=has_ties)
+    found = measure_draws(task, outputs, y, seed=3)
+    weights = torch.cat(list(resampling._draws(40, n_draws(40, task.n_outputs), 3)))
+    assert (weights.sum(1) == 40).all() and len(weights) == 1_000
+    for own, measured in zip(outputs, found, strict=True):
+        assert list(measured) == ["loss", *metrics_of(name)]
+        for draw in range(0, 1_000, 50):
+            drawn = torch.repeat_interleave(torch.arange(40), weights[draw].long())
+            wanted = evaluate_outputs(task, own[drawn].double(), y[drawn])
+            assert {n: float(v[draw]) for n, v in measured.items()} == pytest.approx(wanted, rel=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_draws_in_pieces_are_the_draws_in_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs, y = rows(TASKS[name], 30, 3)
+    whole = compare(TASKS[name], outputs[:2], outputs[2:], y, 0)
+    monkeypatch.setattr(resampling, "_CHUNK", 31)
+    assert compare(TASKS[name], outputs[:2], outputs[2:], y, 0) == whole
+
+
+def test_many_rows_and_outputs_have_fewer_draws() -> None:
+    assert [n_draws(100, 1), n_draws(100_000, 1), n_draws(1_000_000, 26)] == [1_000, 400, 200]
+
+
+def test_an_equal_model_is_neither_ahead_nor_behind_whatever_the_rows() -> None:
+    outputs, y = rows(TASKS["multiclass"], 50, 1)
+    own, (beside,) = compare(TASKS["multiclass"], outputs, outputs, y, 0)
+    assert all((spread.low, spread.high) == (0.0, 0.0) for spread in beside.values())
+    assert own["accuracy"].low < own["accuracy"].high
+
+
+def test_pairs_tell_what_two_intervals_cannot() -> None:
+    task = TASKS["binary"]
+    y = (torch.arange(400) % 2).float()
+    right = torch.where(torch.arange(400) % 4 < 3, 1.0, -1.0) * (2 * y - 1)  # 300 of 400
+    worse = torch.where(torch.arange(400) % 40 == 0, -right, right)  # wrong on ten more, all else as the first
+    own, (beside,) = compare(task, [right.unsqueeze(1)], [worse.unsqueeze(1)], y, 0)
+    assert own["accuracy"].low < 290 / 400 < own["accuracy"].high
+    assert 0 < beside["accuracy"].low < 10 / 400 < beside["accuracy"].high
+
+
+def test_a_draw_without_a_class_has_no_area_and_is_left_out() -> None:
+    task = TASKS["binary"]
+    outputs, _ = rows(task, 12, 1)
+    own, _ = compare(task, outputs, [], torch.tensor([1.0] + [0.0] * 11), 0)
+    assert math.isfinite(own["roc_auc"].low) and own["roc_auc"].low <= own["roc_auc"].high
+
+
+@pytest.mark.parametrize(("n_rows", "n_tables", "most"), [(20, 200, 0.13), (100, 200, 0.10)])
+def test_of_two_models_equally_good_one_is_seldom_said_to_be_ahead(n_rows: int, n_tables: int, most: float) -> None:
+    task, generator, n_ahead = TASKS["binary"], torch.Generator().manual_seed(1), 0
+    y = (torch.arange(n_rows) % 2).float()
+    for table in range(n_tables):
+        left, right = (
+            torch.where(torch.rand(n_rows, 1, generator=generator) < 0.8, 1.0, -1.0) * (2 * y - 1).unsqueeze(1)
+            for _ in range(2)
+        )
+        _, (beside,) = compare(task, [left], [right], y, table)
+        n_ahead += not beside["accuracy"].low <= 0.0 <= beside["accuracy"].high
+    assert n_ahead / n_tables < most
