@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install study test test-fast torture lint types check ui dashboard docs reference export stop bench clean
+.PHONY: help install study test test-fast torture bad-inputs lint types check ui dashboard docs reference export stop bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/' | expand -t 12
@@ -34,6 +34,9 @@ test-fast: $(READY) ## tests without a server or a whole study
 torture: $(READY) ## kill everything N times: make torture N=2000 RECORD=1 (SEED=... to repeat)
 	TORTURE_N=$(or $(N),100) TORTURE_SEED=$(SEED) $(BIN)/pytest tests/torture
 	$(BIN)/python -m tests.torture.summary $(if $(RECORD),--record)
+
+bad-inputs: $(READY) ## read 50,000 bad files and specs: make bad-inputs N=1000
+	$(BIN)/python -m benchmarks.bad_input --n $(or $(N),50000)
 
 lint: $(READY) ## style and floors
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports

@@ -6,7 +6,10 @@ same preprocessed train rows, each on as many seeds as is sensible.
 
     python -m benchmarks.quality houses.csv:price wine.csv:quality            # 100 trials, 15 seeds
     python -m benchmarks.quality houses.csv:price --split split --trials 100  # a column says train, val, test
-    python -m benchmarks.quality houses.csv:price --record
+    python -m benchmarks.quality houses.csv:price wine.csv:quality --record
+
+A table that was measured is not measured again by the same command on the same commit, so that it can be stopped and
+goes on; `--record` puts all rows that are kept into RESULTS.md, each with its own commit.
 
 Accuracy for classes, RMSE for quantities. Seconds are of the whole command, start-up, finals and export included; of a
 rival, of one training.
@@ -49,6 +52,7 @@ target = {target}
 seeds = {seeds}
 """
 RIVAL_SEEDS = 3
+KEPT = Path(__file__).parent / ".quality.json"
 
 
 @dataclass(frozen=True)
@@ -169,9 +173,28 @@ def row(path: Path, target: str, arguments: argparse.Namespace) -> list[str]:
     ]
 
 
+def kept() -> dict[str, list[str]]:
+    """Rows that were measured, by what they are of."""
+    found: dict[str, list[str]] = json.loads(KEPT.read_text()) if KEPT.is_file() else {}
+    return found
+
+
+def measured(path: Path, target: str, arguments: argparse.Namespace) -> list[str]:
+    """One table's line, kept of an earlier time or measured now."""
+    asked = [str(path), target, arguments.split, arguments.trials, arguments.seeds, arguments.seed]
+    commit = provenance().split(", ")[1].removeprefix("commit ")
+    key = json.dumps([*asked, commit])
+    rows = kept()
+    if key not in rows:
+        rows = {k: line for k, line in rows.items() if json.loads(k)[: len(asked)] != asked}
+        rows[key] = [*row(path, target, arguments), commit]
+        KEPT.write_text(json.dumps(rows))
+    return rows[key]
+
+
 HEADER = [
     "table", "train rows", "test", "network", "scikit-learn's MLP", "gradient boosting", "ahead of the MLP",
-    "ahead of boosting", "study, s", "MLP, s", "boosting, s",
+    "ahead of boosting", "study, s", "MLP, s", "boosting, s", "commit",
 ]  # fmt: skip
 
 
@@ -183,12 +206,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=15, help="on which the winner is measured")
     parser.add_argument("--seed", type=int, default=0, help="of the study")
     parser.add_argument("--record", action="store_true")
+    parser.add_argument("--remark", default="", help="recorded below the table, such as what else the machine did")
     arguments = parser.parse_args()
     print(provenance(), flush=True)
     lines = []
     for given in arguments.tables:
         path, _, target = given.rpartition(":")
-        lines.append(row(Path(path), target, arguments))
+        lines.append(measured(Path(path), target, arguments))
         print(" | ".join(lines[-1]), flush=True)
     words = (
         f"{arguments.trials} trials with the defaults for a table of one's own; the winner on {arguments.seeds} fresh "
@@ -196,7 +220,7 @@ def main() -> None:
     )
     print(f"\n{words}\n\n{table(HEADER, lines)}")
     if arguments.record:
-        record("Quality on tables", f"{words}\n\n{table(HEADER, lines)}")
+        record("Quality on tables", f"{words}\n\n{table(HEADER, lines)}\n\n{arguments.remark}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from dlcore.columns import NUMBER_KINDS, Features, Finding
 from dlcore.config import DataConfig, PreprocessConfig
 from dlcore.dividing import Folds, divide_rows
 from dlcore.errors import DataError
+from dlcore.inputfile import listed
 from dlcore.leaks import leak_notes
 from dlcore.preprocess import Preprocessor, fit_preprocessor
 from dlcore.rows import TensorData
@@ -143,6 +144,7 @@ def split_table(table: Table, config: DataConfig, seed: int) -> DataSplits:
             *table.notes,
             *divided.notes,
             *(() if divided.is_stratified else (_rare_classes(targets),)),
+            *_unmet_classes(targets, train.y),
             *leak_notes(train.x, train.y, targets.task),
         ),
         findings=table.findings,
@@ -161,6 +163,15 @@ def _rare_classes(targets: Targets) -> str:
         f"rows were split at random, not class by class: too few rows of some of the {len(counts)} classes "
         f"(rarest: {found})"
     )
+
+
+def _unmet_classes(targets: Targets, in_train: NDArray[np.int64]) -> tuple[str, ...]:
+    """Which classes a column, a group or time left out of train, as chance never does."""
+    unmet = np.setdiff1d(np.arange(len(targets.class_labels)), in_train)
+    if not len(unmet):
+        return ()
+    named = listed([targets.class_labels[i] for i in unmet], most=5)
+    return (f"train has no row of {named}: a class that is not learned is never answered",)
 
 
 def _check_learnable(splits: DataSplits) -> None:

@@ -220,10 +220,10 @@ class Networks:
     def _ensemble(self, members: Sequence[Candidate]) -> tuple[Rival, Tensor]:
         """An ensemble, and its outputs on test."""
         task, remark = self._data.task, f"the mean of {len(members)} networks; it is not exported"
-        (on_val, val), (on_test, test) = (self._answers(members, split) for split in ("val", "test"))
-        on_val, outputs = (together(task, answers) for answers in (on_val, on_test))
-        measured = evaluate_outputs(task, on_val, val), evaluate_outputs(task, outputs, test)
-        return Rival("ensemble", measured[0], measured[1], remark), outputs
+        answers = {split: self._answers(members, split) for split in ("val", "test")}
+        outputs = {split: together(task, own) for split, (own, _) in answers.items()}
+        measured = {split: evaluate_outputs(task, outputs[split], y) for split, (_, y) in answers.items()}
+        return Rival("ensemble", measured["val"], measured["test"], remark), outputs["test"]
 
     def _answers(self, candidates: Sequence[Candidate], split: str) -> tuple[list[Tensor], Tensor]:
         """Outputs (N, C) of each network for the rows of a split, and their targets as the loss wants them."""

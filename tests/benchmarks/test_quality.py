@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.quality import HEADER, RIVAL_SEEDS, rival_scores, rivals, row, spec_text
+from benchmarks.quality import HEADER, RIVAL_SEEDS, measured, rival_scores, rivals, spec_text
 from dlcore.config import DataConfig
 from dlcore.data import load_splits
 from studies.spec import parse_spec
@@ -28,7 +28,9 @@ def test_rivals_learn_from_train_and_are_measured_on_test(source: str, task: str
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_table_is_searched_as_a_person_would_and_stands_beside_its_rivals(tmp_path: Path) -> None:
+def test_a_table_is_searched_as_a_person_would_and_stands_beside_its_rivals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     draw = np.random.default_rng(0)
     lines = []
     for size, side in draw.random((120, 2)).round(3).tolist():
@@ -37,6 +39,10 @@ def test_a_table_is_searched_as_a_person_would_and_stands_beside_its_rivals(tmp_
     asked = argparse.Namespace(split=None, trials=2, seeds=2, seed=0)
     spec = parse_spec(spec_text(tmp_path / "rents 1.csv", "rent", asked), "t.toml", tmp_path)
     assert (spec.study, spec.budget.trials, spec.final.seeds) == ("rents_1", 2, 2)
-    found = dict(zip(HEADER, row(tmp_path / "rents 1.csv", "rent", asked), strict=True))
+    monkeypatch.setattr("benchmarks.quality.KEPT", tmp_path / "kept.json")
+    line = measured(tmp_path / "rents 1.csv", "rent", asked)
+    found = dict(zip(HEADER, line, strict=True))
     assert (found["train rows"], found["test"]) == ("72", "rmse")
     assert math.isfinite(float(found["network"].split()[0]))
+    monkeypatch.setattr("benchmarks.quality.row", None)  # it is kept, and is not measured again
+    assert measured(tmp_path / "rents 1.csv", "rent", asked) == line

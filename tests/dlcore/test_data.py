@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dlcore.config import SCALINGS, SKLEARN_SETS, TARGET_TRANSFORMS, DataConfig, PreprocessConfig
+from dlcore.config import SCALINGS, SKLEARN_SETS, TARGET_TRANSFORMS, DataConfig, PreprocessConfig, SplitConfig
 from dlcore.data import SPLITS, DataSplits, load_splits, split_tensors, to_tensors
 from dlcore.errors import DataError
 
@@ -116,6 +116,13 @@ def test_a_rare_class_is_noted(tmp_path: Path) -> None:
         "(rarest: 'odd' (1), 'even' (49))",
     )
     assert splits.train.y.sum() > 0
+
+
+def test_a_class_that_train_never_meets_is_noted(tmp_path: Path) -> None:
+    text = rows(50, "'late' if i > 45 else 'odd' if i % 2 else 'even'")
+    notes = load(tmp_path, text, split=SplitConfig(time="a")).notes
+    assert "train has no row of 'late': a class that is not learned is never answered" in notes
+    assert not any("train has no row" in note for note in load(tmp_path, text).notes)
 
 
 @pytest.mark.parametrize(
