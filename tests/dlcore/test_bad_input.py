@@ -168,7 +168,10 @@ def try_spec(i: int, folder: Path) -> bool:
     """Parse spec number i, beside a table; returns whether it could be read."""
     (folder / "table.csv").write_text("a,y\n1,2\n")
     rng = random.Random(f"spec {i}")
-    text = "\n".join(rng.choice(_SPEC_LINES) for _ in range(rng.randint(0, 8)))
+    lines = [rng.choice(_SPEC_LINES) for _ in range(rng.randint(0, 8))]
+    if rng.random() < 0.2:
+        lines = ['study = "a"', "[data]", 'path = "table.csv"', 'target = "y"', *lines[:2]]
+    text = "\n".join(lines)
     try:
         parse_spec(text, "spec.toml", folder)
     except SpecError as error:

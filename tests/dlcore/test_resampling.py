@@ -37,7 +37,7 @@ def test_a_draw_is_measured_as_its_rows_are(name: str, has_ties: bool) -> None:
     task = TASKS[name]
     outputs, y = rows(task, 40, 2, has_ties=has_ties)
     found = measure_draws(task, outputs, y, seed=3)
-    weights = torch.cat(list(resampling._draws(40, n_draws(40, task.n_outputs), 3)))
+    weights = torch.cat(list(resampling._draws(40, n_draws(40, task.n_outputs), 3)), 1).T
     assert (weights.sum(1) == 40).all() and len(weights) == 1_000
     for own, measured in zip(outputs, found, strict=True):
         assert list(measured) == ["loss", *metrics_of(name)]
@@ -51,12 +51,12 @@ def test_a_draw_is_measured_as_its_rows_are(name: str, has_ties: bool) -> None:
 def test_draws_in_pieces_are_the_draws_in_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     outputs, y = rows(TASKS[name], 30, 3)
     whole = compare(TASKS[name], outputs[:2], outputs[2:], y, 0)
-    monkeypatch.setattr(resampling, "_CHUNK", 31)
+    monkeypatch.setattr(resampling, "_CHUNK", 700)
     assert compare(TASKS[name], outputs[:2], outputs[2:], y, 0) == whole
 
 
 def test_many_rows_and_outputs_have_fewer_draws() -> None:
-    assert [n_draws(100, 1), n_draws(100_000, 1), n_draws(1_000_000, 26)] == [1_000, 400, 200]
+    assert [n_draws(100, 1), n_draws(20_000, 1), n_draws(1_000_000, 26)] == [1_000, 400, 200]
 
 
 def test_an_equal_model_is_neither_ahead_nor_behind_whatever_the_rows() -> None:
@@ -83,15 +83,15 @@ def test_a_draw_without_a_class_has_no_area_and_is_left_out() -> None:
     assert math.isfinite(own["roc_auc"].low) and own["roc_auc"].low <= own["roc_auc"].high
 
 
-@pytest.mark.parametrize(("n_rows", "n_tables", "most"), [(20, 200, 0.13), (100, 200, 0.10)])
-def test_of_two_models_equally_good_one_is_seldom_said_to_be_ahead(n_rows: int, n_tables: int, most: float) -> None:
+def test_of_two_models_equally_good_one_is_seldom_said_to_be_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resampling, "MOST_DRAWS", 200)
     task, generator, n_ahead = TASKS["binary"], torch.Generator().manual_seed(1), 0
-    y = (torch.arange(n_rows) % 2).float()
-    for table in range(n_tables):
+    y = (torch.arange(50) % 2).float()
+    for table in range(100):
         left, right = (
-            torch.where(torch.rand(n_rows, 1, generator=generator) < 0.8, 1.0, -1.0) * (2 * y - 1).unsqueeze(1)
+            torch.where(torch.rand(50, 1, generator=generator) < 0.8, 1.0, -1.0) * (2 * y - 1).unsqueeze(1)
             for _ in range(2)
         )
         _, (beside,) = compare(task, [left], [right], y, table)
         n_ahead += not beside["accuracy"].low <= 0.0 <= beside["accuracy"].high
-    assert n_ahead / n_tables < most
+    assert 0 < n_ahead < 13  # 5 of 100 are asked for; 13 or more come once in a thousand times
