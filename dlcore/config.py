@@ -25,6 +25,7 @@ INITIALIZATIONS = (
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "cosine", "one_cycle")
 PRECISIONS = ("fp32", "tf32", "bf16")
+CLASS_WEIGHTS = ("none", "balanced")
 CLASSIFICATION_METRICS = ("accuracy", "balanced_accuracy", "f1", "roc_auc", "log_loss")
 REGRESSION_METRICS = ("rmse", "mae", "r2")
 METRICS = CLASSIFICATION_METRICS + REGRESSION_METRICS
@@ -229,6 +230,8 @@ class TrainConfig:
     then to the earlier epoch."""
     precision: str = "fp32"
     """Name in `PRECISIONS`: of the matrix products while training; see `dlcore.precision`."""
+    class_weights: str = "none"
+    """Name in `CLASS_WEIGHTS`: how rows of rare classes count in the training loss; see `dlcore.criterion`."""
 
     def __post_init__(self) -> None:
         """Check each field."""
@@ -246,3 +249,4 @@ class TrainConfig:
             _between("patience", self.patience, 1)
         _one_of("objective", self.objective, ("loss", *METRICS))
         _one_of("precision", self.precision, PRECISIONS)
+        _one_of("class_weights", self.class_weights, CLASS_WEIGHTS)

@@ -1,7 +1,10 @@
-"""Losses of a stack and their gradients with respect to the outputs: `dlcore.tasks.Task.loss`, by hand.
+"""Losses of a stack and their gradients with respect to the outputs: `dlcore.criterion.Criterion`, by hand.
 
 Outputs are units first, (P, C, B). Each member's loss is the mean over its own rows, and their gradients are
 taken apart, as if of a sum over members.
+
+Where a member of the stack weighs its classes, each row has for each class k a share a_k in the loss, -sum a_k log p_k;
+its gradient is p_k sum(a) - a_k. The shares hold all that `dlcore.criterion` says; those of a batch sum to 1.
 """
 
 from functools import partial
@@ -10,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlcore.criterion import Weighing
 from dlcore.elementwise import Op
 
 
@@ -18,7 +22,14 @@ def targets_like(y: Tensor, n_rows: int, n_copies: int = 1) -> Tensor:
     return y.new_zeros(*([] if n_copies == 1 else [n_copies]), n_rows, *y.shape[1:])
 
 
-def loss_ops(task: str, outputs: Tensor, targets: Tensor, gradients: Tensor, losses: Tensor) -> list[Op]:
+def loss_ops(
+    task: str,
+    outputs: Tensor,
+    targets: Tensor,
+    gradients: Tensor,
+    losses: Tensor,
+    weighing: Weighing | None = None,
+) -> list[Op]:
     """Calls from outputs to losses and gradients.
 
     Args:
@@ -27,7 +38,11 @@ def loss_ops(task: str, outputs: Tensor, targets: Tensor, gradients: Tensor, los
         targets: (B,), for regression (B, C), for all members; or (P, B) and (P, B, C).
         gradients: (P, C, B), written.
         losses: (P,), written.
+        weighing: How rows of each class count; None is all alike, as in a regression always.
     """
+    if weighing is not None:
+        share = _Shares(weighing, outputs, targets)
+        return (_weighed_binary if task == "binary" else _weighed_classes)(share, outputs, gradients, losses)
     bind = {"binary": _binary, "multiclass": _multiclass, "regression": _regression}[task]
     return bind(outputs, targets, gradients, losses)
 
@@ -81,3 +96,50 @@ def _regression(outputs: Tensor, targets: Tensor, gradients: Tensor, losses: Ten
         loss,
         partial(gradients.mul_, 2 / (n_rows * n_outputs)),
     ]
+
+
+class _Shares:
+    """What each class of each row counts in the loss of a batch."""
+
+    def __init__(self, weighing: Weighing, outputs: Tensor, targets: Tensor) -> None:
+        """Allocate them.
+
+        Args:
+            weighing: Of the members.
+            outputs: (P, C, B), for their shape.
+            targets: (B,) or (P, B), classes.
+        """
+        n_members, _, n_rows = outputs.shape
+        weights = weighing.weights
+        self.values = outputs.new_empty(n_members, weights.shape[1], n_rows)
+        """(P, K, B), as they are after `fill`."""
+        self._weights, self._targets = weights, targets
+        self._shape = (n_members, n_rows)
+
+    def fill(self) -> None:
+        """Compute them from the targets of a batch."""
+        classes = self._targets.to(torch.int64).expand(self._shape)
+        own = self._weights.gather(1, classes)
+        self.values.zero_().scatter_(1, classes.unsqueeze(1), (own / own.sum(1, keepdim=True)).unsqueeze(1))
+
+
+def _weighed_classes(shares: _Shares, outputs: Tensor, gradients: Tensor, losses: Tensor) -> list[Op]:
+    def loss() -> None:
+        torch.sum(gradients * shares.values, (1, 2), out=losses)
+
+    def gradient() -> None:
+        gradients.exp_().mul_(shares.values.sum(1, keepdim=True)).sub_(shares.values)
+
+    return [shares.fill, partial(torch.log_softmax, outputs, 1, out=gradients), loss, losses.neg_, gradient]
+
+
+def _weighed_binary(shares: _Shares, outputs: Tensor, gradients: Tensor, losses: Tensor) -> list[Op]:
+    first, second = shares.values[:, :1], shares.values[:, 1:]
+
+    def loss() -> None:
+        torch.sum(first * F.logsigmoid(-outputs) + second * F.logsigmoid(outputs), (1, 2), out=losses)
+
+    def gradient() -> None:
+        torch.sigmoid(outputs, out=gradients).mul_(first + second).sub_(second)
+
+    return [shares.fill, loss, losses.neg_, gradient]

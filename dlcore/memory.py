@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from dlcore.criterion import is_weighed, n_classes
 from dlcore.grouped import has_grouped_products
 from dlcore.layout import Layout, lay_out
 from dlcore.packing import Member, cost_of, cut_into_stacks, has_dropout, padded_widths
@@ -55,6 +56,9 @@ def _lasting(stack: Sequence[Member], layout: Layout, visits: Visits, data: Tens
     configs = [member.train_config for member in stack]
     outputs = len(stack) * data.task.n_outputs * visits.n_val
     numbers = copies * layout.n_parameters + hyperparameters_of(layout, configs) + arena + outputs
+    if any(map(is_weighed, configs)):
+        shapes = visits.train_shapes(config.batch_size)
+        numbers += len(stack) * n_classes(data.task) * (1 + sum(shape[-2] for shape in shapes))
     # Row numbers of 64 bits and targets, where members have val rows of their own.
     has_own = stack[0].rows is not None
     return numbers + has_own * visits.val_copies * visits.n_val * (8 // data.x_train.element_size() + 1)

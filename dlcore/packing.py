@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 
 from dlcore.config import ModelConfig, TrainConfig
+from dlcore.criterion import is_weighed
 from dlcore.models import layer_sizes
 from dlcore.rows import Rows
 
@@ -183,8 +184,7 @@ def _ordered(members: Sequence[Member], parts: Sequence[Sequence[int]]) -> list[
 
 def _cut(members: Sequence[Member], work: Sequence[float], n: int) -> list[list[int]]:
     """Members in order of their shape, cut into n parts (or one each)."""
-    # What a whole stack pays for if one of its members has it comes first.
-    order = sorted(range(len(members)), key=lambda i: (has_dropout(members[i].model_config), order_key(members[i]), i))
+    order = sorted(range(len(members)), key=lambda i: (*_shared_costs(members[i]), order_key(members[i]), i))
     n = min(n, len(members))
     total, done = sum(work), 0.0
     parts: list[list[int]] = [[] for _ in range(n)]
@@ -193,6 +193,11 @@ def _cut(members: Sequence[Member], work: Sequence[float], n: int) -> list[list[
         parts[min(int((done + work[index] / 2) / total * n), n - 1)].append(index)
         done += work[index]
     return parts
+
+
+def _shared_costs(member: Member) -> tuple[bool, ...]:
+    """What a whole stack pays for if one of its members has it, the dearest first."""
+    return has_dropout(member.model_config), is_weighed(member.train_config)
 
 
 def _spread(work: Sequence[float], n: int) -> list[list[int]]:

@@ -18,6 +18,7 @@ from itertools import chain, islice
 import torch
 from torch import Tensor
 
+from dlcore.criterion import check_criterion
 from dlcore.curve import Divergence, Epoch, find_divergence, is_better, is_out_of_patience, objective_value
 from dlcore.errors import ConfigError
 from dlcore.grouped import has_grouped_products
@@ -334,6 +335,7 @@ def check_members(members: Sequence[Member], data: TensorData) -> None:
                 f"a network must take {wanted[0]} features and give {wanted[1]} outputs, as the data do; "
                 f"member {index} has n_features={found[0]}, n_outputs={found[1]}"
             )
+        check_criterion(data.task, member.train_config)
     for rows in {member.rows for member in members if member.rows is not None}:
         for name, numbers, x in (("train", rows.train, data.x_train), ("val", rows.val, data.x_val)):
             if int(numbers.max()) >= len(x):

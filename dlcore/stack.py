@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dlcore.config import ModelConfig
+from dlcore.criterion import is_weighed, weighing_of
 from dlcore.elementwise import Op
 from dlcore.layout import Block, Layout, lay_out
 from dlcore.losses import loss_ops, targets_like
@@ -117,6 +118,9 @@ class Stack:
     def _build_programs(self, extras: Extras) -> None:
         """One program for whole batches, one for the last if it is smaller, one that measures."""
         data, layout, visits = self._data, self._layout, self._visits
+        configs = [member.train_config for member in self.members]
+        has_weighing = any(map(is_weighed, configs))
+        weighing = weighing_of(data.task, configs, visits.y_train(), self._parameters) if has_weighing else None
         shapes, val_shapes = visits.train_shapes(self._batch_size), visits.val_shapes(self._batch_size)
         need = [arena_size(layout, shape, has_backward=True, has_dropout=extras.has_dropout) for shape in shapes]
         need += [arena_size(layout, shape, has_backward=False, has_dropout=False) for shape in val_shapes]
@@ -131,7 +135,7 @@ class Stack:
             outputs = program.outputs.view(len(self.members), -1, n)
             gradients = program.output_gradients.view_as(outputs)
             losses = self._parameters.new_empty(len(self.members))
-            ops = loss_ops(data.task.name, outputs, targets, gradients, losses)
+            ops = loss_ops(data.task.name, outputs, targets, gradients, losses, weighing)
             x, y = program.x.view(-1, shape[-1]), targets.view(-1, *data.y_train.shape[1:])
             self._training[len(x)] = _Step(program, x, y, losses, [*program.forward, *ops, *program.backward])
         self._measuring = {

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dlcore.config import ModelConfig, TrainConfig
+from dlcore.criterion import Criterion
 from dlcore.curve import Divergence, Epoch, find_divergence, is_better, is_out_of_patience, objective_value
 from dlcore.errors import ConfigError
 from dlcore.evaluation import forward_rows
@@ -55,7 +56,7 @@ class Training:
             order_seed: The study's seed for the order of the rows, which all its trials share.
 
         Raises:
-            ConfigError: If the network does not fit the data, or the objective does not fit the task.
+            ConfigError: If the network does not fit the data, or the objective or the loss does not fit the task.
             DeviceError: If the device of the data cannot train in the precision asked for.
         """
         _check_fit(model_config, data)
@@ -75,6 +76,7 @@ class Training:
         """Seconds spent in `advance`."""
 
         self._metric = curve_metric(data.task.name, train_config.objective)
+        self._criterion = Criterion(data.task, train_config, data.y_train, data.x_train.dtype)
         self._parameters = list(self.model.parameters())
         self._optimizer = Optimizer(self._parameters, train_config)
         steps = math.ceil(len(data.x_train) / train_config.batch_size)
@@ -147,7 +149,7 @@ class Training:
         order = batch_order(self.order_seed, epoch, len(data.x_train)).to(data.x_train.device)
         for rows in torch.split(order, self.train_config.batch_size):
             set_step(self.model, self._step)
-            loss = data.task.loss(self._outputs(data.x_train[rows]), data.y_train[rows])
+            loss = self._criterion(self._outputs(data.x_train[rows]), data.y_train[rows])
             gradients = torch.autograd.grad(loss, self._parameters)
             self._optimizer.step(gradients, self._learning_rate(self._step))
             losses.append(loss.detach())

@@ -95,6 +95,12 @@ class Visits:
         index = self._val_index()
         return None if index is None else [chunk.reshape(-1) for chunk in torch.split(index, size, 1)]
 
+    def y_train(self) -> list[Tensor]:
+        """Targets of each member's rows of train; one tensor for all that see the same."""
+        y = self._data.y_train
+        known = {None: y} | {rows: y[rows.train.to(y.device)] for rows in set(self._rows) if rows is not None}
+        return [known[rows] for rows in self._rows]
+
     def y_val(self) -> Tensor:
         """Targets on val: of the table's rows where it is all of them, else with members in front where they differ."""
         index = self._val_index()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
 
-from dlcore.config import ACTIVATIONS, INITIALIZATIONS, OPTIMIZERS, SCALINGS, SCHEDULES
+from dlcore.config import ACTIVATIONS, CLASS_WEIGHTS, INITIALIZATIONS, OPTIMIZERS, SCALINGS, SCHEDULES
 from studies.mistakes import Mistake, must_be_one_of, shown, unknown_keys
 from studies.records import Value
 
@@ -72,6 +72,10 @@ class Rule:
     """Whether `false` turns it off."""
     only_with: tuple[str, str] | None = None
     """Another hyperparameter and the value at which this one has a meaning; else it is not suggested."""
+    idle: Value | None = None
+    """Its default, at which it does nothing: where it is fixed there, it is no part of a trial's hyperparameters."""
+    only_classes: bool = False
+    """Whether it has a meaning for classes alone, not in a regression."""
 
     def wrong(self, value: object) -> str | None:
         """The text of the mistake, or None if the value may be taken."""
@@ -119,6 +123,7 @@ RULES: dict[str, Rule] = {
     "schedule": Rule("name", names=SCHEDULES),
     "warmup_epochs": Rule("integer", high=100_000),
     "clip_norm": Rule("number", is_low_open=True, can_be_off=True),
+    "class_weights": Rule("name", names=CLASS_WEIGHTS, idle="none", only_classes=True),
     "preprocess": Rule("name", names=SCALINGS),
 }
 """In the order in which they are suggested: one that decides whether another applies comes before it."""

@@ -51,7 +51,7 @@ def suggest(trial: optuna.Trial, spec: StudySpec) -> tuple[dict[str, Value], tup
             continue
         if name in searched:
             chosen[name] = _suggest(trial, name, searched[name])
-        else:
+        elif name in fixed or RULES[name].idle is None:
             chosen[name] = fixed[name] if name in fixed else fixed_learning_rate(chosen["optimizer"])
     return chosen, tuple(name for name in chosen if name in searched)
 
@@ -151,6 +151,8 @@ def grid_points(spec: StudySpec, fits: Callable[[Hyperparameters], bool] | None 
             values = choices(searched[name]) or ()
         elif name in fixed:
             values = (fixed[name],)
+        elif RULES[name].idle is not None:
+            continue
         else:
             points = [point | {name: fixed_learning_rate(point["optimizer"])} for point in points]
             continue
@@ -226,4 +228,5 @@ def train_config(spec: StudySpec, hyperparameters: Hyperparameters, objective_me
         patience=spec.training.patience,
         objective=objective_metric,
         precision=spec.training.precision,
+        class_weights=str(values.get("class_weights", "none")),
     )

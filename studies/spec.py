@@ -83,13 +83,18 @@ class StudySpec(ObjectiveList):
 
     @property
     def fixed(self) -> dict[str, Value]:
-        """Values of the others; no `learning_rate` where nobody gave one: it depends on a trial's optimizer."""
+        """Values of the others; no `learning_rate` where nobody gave one, since it depends on a trial's optimizer, and
+        none that is idle."""
         values: dict[str, Value] = dict(FIXED) | {"preprocess": self.data.preprocess}
         for name in [name for name in RULES if name in Training.model_fields]:
             value = getattr(self.training, name)
             values[name] = False if value is None else value
         single = {name: only_value(s) for name, s in self.search_space.items() if not is_searched(s)}
-        return {name: value for name, value in (values | single).items() if name not in self.searched}
+        return {
+            name: value
+            for name, value in (values | single).items()
+            if name not in self.searched and value != RULES[name].idle
+        }
 
     def data_config(self) -> DataConfig:
         """`[data]` as dlcore wants it."""
@@ -192,7 +197,7 @@ def resolved_objectives(spec: StudySpec, task: str) -> tuple[Objective, ...]:
     """The objectives of a study, now that its task is known.
 
     Raises:
-        SpecError: A metric does not fit the task.
+        SpecError: A metric or a hyperparameter does not fit the task.
     """
     names = [section.metric for section in spec.objectives] or [DEFAULT_METRIC[task]]
     allowed = (*metrics_of(task), "loss", "n_parameters")
@@ -201,6 +206,8 @@ def resolved_objectives(spec: StudySpec, task: str) -> tuple[Objective, ...]:
         for name in names
         if name not in allowed
     ]
+    if task == "regression":
+        found += spec_rules.class_rules(spec.search_space, spec.training)
     if found:
         raise SpecError(message(spec.study, found))
     return tuple(Objective(name, "minimize" if name in LOWER_IS_BETTER else "maximize") for name in names)

@@ -179,6 +179,15 @@ def _space_and_training_rules(parts: Parts, training: Training) -> Iterator[Mist
         yield Mistake("search_space.warmup_epochs", f"must be <= training.epochs = {training.epochs}; got {longest}")
 
 
+def class_rules(space: Mapping[str, Setting], training: Training) -> Iterator[Mistake]:
+    """What of a spec has no meaning where its task is found to be a regression."""
+    for name in [name for name, rule in RULES.items() if rule.only_classes]:
+        setting = space.get(name, getattr(training, name))
+        if choices(setting) != (RULES[name].idle,):
+            where = "search_space" if name in space else "training"
+            yield Mistake(f"{where}.{name}", "has no meaning in a regression, which has no classes: leave it out")
+
+
 def _grid_rules(space: Mapping[str, Setting], given: frozenset[str] | None) -> Iterator[Mistake]:
     if given is None:
         yield Mistake("search_space", 'is required with sampler = "grid": lists, or ranges with a step')

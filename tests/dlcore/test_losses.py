@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from dlcore.config import TrainConfig
+from dlcore.criterion import Criterion, weighing_of
 from dlcore.losses import loss_ops, targets_like
 from dlcore.tasks import Task
 
@@ -43,3 +45,30 @@ def test_a_nan_stays_with_its_member(task):
         op()
     assert losses.isnan().tolist() == [False, False, True, False, False]
     assert gradients.flatten(1).isnan().any(1).tolist() == [False, False, True, False, False]
+
+
+@pytest.mark.parametrize("n_copies", [1, P])
+@pytest.mark.parametrize("task", TASKS[:2], ids=lambda task: task.name)
+def test_weighed_losses_and_gradients_are_those_of_autograd(task, n_copies):
+    outputs, y = batch(task)
+    own = torch.stack([y.roll(i) for i in range(n_copies)]).squeeze(0)
+    configs = [TrainConfig(1, class_weights=("none", "balanced")[i % 2]) for i in range(P)]
+    seen = [y[: 3 + i].clamp(max=2) for i in range(P)]
+    reference = outputs.clone().requires_grad_()
+    expected = torch.stack(
+        [
+            Criterion(task, config, seen[i], y.dtype if y.is_floating_point() else torch.float64)(
+                reference[i].T, own if n_copies == 1 else own[i]
+            )
+            for i, config in enumerate(configs)
+        ]
+    )
+    (slope,) = torch.autograd.grad(expected.sum(), reference)
+    targets, gradients, losses = targets_like(y, B, n_copies), torch.empty_like(outputs), outputs.new_empty(P)
+    weighing = weighing_of(task, configs, seen, outputs)
+    for _ in range(2):  # nothing is left over from one batch to the next
+        targets.copy_(own)
+        for op in loss_ops(task.name, outputs.clone(), targets, gradients, losses, weighing):
+            op()
+    torch.testing.assert_close(losses, expected.detach())
+    torch.testing.assert_close(gradients, slope)

@@ -320,3 +320,23 @@ def test_points_of_a_grid_have_the_keys_of_a_suggestion() -> None:
     for point in grid_points(spec):
         assert model_config(point, 3, 1).n_features == 3
         assert train_config(spec, point, "loss").momentum == point.get("momentum", 0.0)
+
+
+def test_what_is_idle_is_no_part_of_a_trial() -> None:
+    def chosen(more: str) -> dict[str, object]:
+        text = f'study = "a"\n[data]\nsource = "sklearn:digits"\n{more}'
+        spec = parse_spec(text, "a.toml")
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        hyperparameters, _ = suggest(study.ask(), spec)
+        assert train_config(spec, hyperparameters, "accuracy").class_weights == hyperparameters.get(
+            "class_weights", "none"
+        )
+        return dict(hyperparameters)
+
+    assert "class_weights" not in chosen("")
+    assert "class_weights" not in chosen('[training]\nclass_weights = "none"')
+    assert chosen('[training]\nclass_weights = "balanced"')["class_weights"] == "balanced"
+    assert "class_weights" in chosen('[search_space]\nclass_weights = ["none", "balanced"]')
+    grid = '[search]\nsampler = "grid"\n[search_space]\nwidth = [8, 16]'
+    spec = parse_spec(f'study = "a"\n[data]\nsource = "sklearn:digits"\n{grid}', "a.toml")
+    assert all("class_weights" not in point for point in grid_points(spec))

@@ -1,6 +1,7 @@
 """studies.spec: what a spec says, and every way in which it can be wrong."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -504,3 +505,21 @@ def test_a_table_of_ones_own_is_searched_more_widely_and_what_training_fixes_is_
     assert spec_from_dict(fixed.to_dict()).to_dict() == fixed.to_dict()
     bundled_set = parse_spec('study = "d"\n[data]\nsource = "sklearn:digits"\n', "d.toml")
     assert set(bundled_set.search_space) == set(default_space("sgd"))
+
+
+def test_what_is_of_classes_alone_is_refused_where_the_task_is_a_regression() -> None:
+    for more in ('[training]\nclass_weights = "balanced"', '[search_space]\nclass_weights = ["none", "balanced"]'):
+        spec = parsed(more + "\nwidth = [8, 16]" * ("space" in more))
+        assert resolved_objectives(spec, "multiclass")
+        key = re.search(r"training|search_space", more)
+        assert key is not None
+        with pytest.raises(SpecError, match=rf"{key[0]}\.class_weights +has no meaning in a regression, which has no"):
+            resolved_objectives(spec, "regression")
+    assert resolved_objectives(parsed('[training]\nclass_weights = "none"'), "regression")
+
+
+@pytest.mark.parametrize("page", sorted((Path(__file__).parents[2] / "docs").glob("*.md")), ids=lambda page: page.stem)
+def test_every_spec_of_the_docs_is_valid(page: Path) -> None:
+    for block in re.findall(r"^```toml\n(.*?)^```", page.read_text(), re.M | re.S):
+        if re.search(r"^study\b", block, re.M):
+            parse_spec(block, page.name)

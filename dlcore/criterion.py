@@ -1,0 +1,115 @@
+"""The loss that a network is trained on: the task's own, with rare classes weighted. What is measured on val is the
+task's loss without any of this, so that networks with it and without can be compared.
+
+"balanced" weighs each class by w_c = n / (K n_c), where n_c of the n training rows are of class c and K classes have
+any: together each class counts as much as every other (scikit-learn's `compute_class_weight`; G. King and L. Zeng,
+Logistic Regression in Rare Events Data, Political Analysis 9, 2001). The loss of a batch is the weighted mean
+
+    sum_i w_(y_i) l_i / sum_i w_(y_i)
+
+over its rows, as in `torch.nn.CrossEntropyLoss`. A binary task is one of two classes, with outputs 0 and z.
+
+`Criterion` says so for one network, `Weighing` holds the same for the members of a stack.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlcore.config import TrainConfig
+from dlcore.errors import ConfigError
+from dlcore.tasks import Task
+
+
+def check_criterion(task: Task, config: TrainConfig) -> None:
+    """Refuse what has no meaning for a task.
+
+    Raises:
+        ConfigError: Something of classes is asked for in a regression.
+    """
+    if task.name == "regression" and config.class_weights != "none":
+        raise ConfigError(
+            f"class_weights must be none in a regression, which has no classes; got {config.class_weights!r}"
+        )
+
+
+def class_weights(task: Task, y: Tensor) -> Tensor:
+    """Weights of the classes, (K,), in the widest type; 0 for a class that no row has.
+
+    Args:
+        task: Of classes.
+        y: Classes of the training rows (N,).
+    """
+    counts = torch.bincount(y.cpu().to(torch.int64), minlength=n_classes(task)).to(torch.float64)
+    is_there = counts > 0
+    return torch.where(is_there, len(y) / (int(is_there.sum()) * counts), 0.0)
+
+
+def n_classes(task: Task) -> int:
+    """Number of classes K."""
+    return max(task.n_outputs, 2)
+
+
+class Criterion:
+    """The training loss of one network."""
+
+    def __init__(self, task: Task, config: TrainConfig, y_train: Tensor, dtype: torch.dtype) -> None:
+        """Look at the training rows.
+
+        Args:
+            task: What outputs mean.
+            config: Of the training.
+            y_train: Targets of all training rows.
+            dtype: Of the outputs.
+
+        Raises:
+            ConfigError: Something of classes is asked for in a regression.
+        """
+        check_criterion(task, config)
+        self._task = task
+        self._weights: Tensor | None = None
+        if config.class_weights == "balanced":
+            self._weights = class_weights(task, y_train).to(dtype).to(y_train.device)
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss () of outputs (B, C) against the targets of their rows."""
+        if self._weights is None:
+            return self._task.loss(outputs, targets)
+        if self._task.name == "binary":
+            outputs = torch.cat([torch.zeros_like(outputs), outputs], 1)
+        return F.cross_entropy(outputs, targets.to(torch.int64), self._weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Weighing:
+    """How much rows of each class count in the training losses of a stack."""
+
+    weights: Tensor
+    """(P, K); 1 for members without."""
+
+
+def is_weighed(config: TrainConfig) -> bool:
+    """Whether a training loss is another than the task's own."""
+    return config.class_weights != "none"
+
+
+def weighing_of(task: Task, configs: Sequence[TrainConfig], y_train: Sequence[Tensor], like: Tensor) -> Weighing:
+    """The weighing of a stack.
+
+    Args:
+        task: What outputs mean.
+        configs: Of each member.
+        y_train: Targets of each member's training rows.
+        like: A tensor of the device and dtype wanted.
+    """
+    known: dict[int, Tensor] = {}  # members mostly share one tensor
+    rows = []
+    for config, y in zip(configs, y_train, strict=True):
+        if config.class_weights == "balanced":
+            rows.append(known.setdefault(id(y), class_weights(task, y)))
+        else:
+            rows.append(torch.ones(n_classes(task), dtype=torch.float64))
+    return Weighing(torch.stack(rows).to(like.dtype).to(like.device))

@@ -1,0 +1,171 @@
+"""dlcore.criterion: the loss that is trained on is PyTorch's, in the loop and in a population alike."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+from torch import Tensor, nn
+
+from dlcore.config import ACTIVATIONS, DataConfig, ModelConfig, TrainConfig
+from dlcore.criterion import Criterion, class_weights
+from dlcore.data import load_splits, to_tensors
+from dlcore.engines import Loop
+from dlcore.errors import ConfigError
+from dlcore.packing import Member
+from dlcore.parallel import ParallelPopulation
+from dlcore.population import Population
+from dlcore.rows import Rows, TensorData
+from dlcore.tasks import Task
+from dlcore.training import train
+
+SETS = {"multiclass": "digits", "binary": "breast_cancer"}
+ORDER_SEED = 5
+
+
+@functools.cache
+def data_of(name: str, dtype: torch.dtype = torch.float64) -> TensorData:
+    """One table as train and val, of which a class is rare."""
+    data = to_tensors(load_splits(DataConfig(source=f"sklearn:{name}"), seed=0), "cpu", dtype)
+    x, y = torch.cat([data.x_train, data.x_val])[:420], torch.cat([data.y_train, data.y_val])[:420]
+    kept = torch.ones(len(y), dtype=torch.bool)
+    kept[(y == 1).nonzero()[20:, 0]] = False
+    x, y = x[kept], y[kept]
+    return TensorData(data.task, x, y, x, y)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def random_batch(task: Task, n: int = 40) -> tuple[Tensor, Tensor]:
+    stream = torch.Generator().manual_seed(1)
+    outputs = 3 * torch.randn(n, task.n_outputs, generator=stream, dtype=torch.float64)
+    y = torch.randint(0, max(task.n_outputs, 2), (n,), generator=stream) * torch.randint(0, 2, (n,), generator=stream)
+    return outputs, y.to(torch.float64) if task.name == "binary" else y
+
+
+def config(**changes: object) -> TrainConfig:
+    return dataclasses.replace(TrainConfig(4, 64, learning_rate=0.05), **changes)  # type: ignore[arg-type]
+
+
+def members_of(data: TensorData, changes: Sequence[dict[str, object]], **common: object) -> list[Member]:
+    shape = (data.x_train.shape[1], data.task.n_outputs)
+    return [
+        Member(
+            ModelConfig(*shape, (5 + i, 6)[: i % 3], activation=ACTIVATIONS[i % 8], dropout=0.2 * (i % 2)),
+            config(**common, **own),
+            seed=i,
+        )
+        for i, own in enumerate(changes)
+    ]
+
+
+def assert_the_loops(members: Sequence[Member], data: TensorData, within: float = 1e-9) -> None:
+    loop, population = (engine(members, data, order_seed=ORDER_SEED) for engine in (Loop, Population))
+    for engine in (loop, population):
+        list(engine.advance(members[0].train_config.epochs))  # type: ignore[attr-defined]
+    for one, other in zip(loop.states, population.states, strict=True):
+        numbers = [[(e.train_loss, e.val_loss, e.val_metric) for e in state.curve] for state in (one, other)]
+        assert numbers[0]
+        for left, right in zip(*numbers, strict=True):
+            assert left == pytest.approx(right, rel=within, abs=within)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_weights_are_scikit_learns(name: str) -> None:
+    task, y = Task(name, 1 if name == "binary" else 4), random_batch(Task(name, 1 if name == "binary" else 4))[1]
+    expected = compute_class_weight("balanced", classes=np.arange(max(task.n_outputs, 2)), y=y.numpy())
+    assert class_weights(task, y).tolist() == pytest.approx(list(expected), rel=1e-14)
+
+
+def test_a_class_without_rows_changes_no_other() -> None:
+    with_it, without = (class_weights(Task("multiclass", n), torch.tensor([0, 0, 1])) for n in (3, 2))
+    assert with_it.tolist() == [*without.tolist(), 0.0] == [0.75, 1.5, 0.0]
+
+
+def test_the_loss_of_classes_is_torchs() -> None:
+    outputs, y = random_batch(task := Task("multiclass", 4))
+    weights = class_weights(task, y)
+    found = Criterion(task, config(class_weights="balanced"), y, torch.float64)(outputs[:9], y[:9])
+    torch.testing.assert_close(found, nn.CrossEntropyLoss(weight=weights)(outputs[:9], y[:9]))
+
+
+def test_the_binary_loss_is_torchs_weighted_mean() -> None:
+    outputs, y = random_batch(task := Task("binary", 1))
+    each = class_weights(task, y)[y.to(torch.int64)]
+    expected = nn.BCEWithLogitsLoss(weight=each, reduction="sum")(outputs[:, 0], y) / each.sum()
+    torch.testing.assert_close(
+        Criterion(task, config(class_weights="balanced"), y, torch.float64)(outputs, y), expected
+    )
+
+
+def test_without_any_of_it_the_loss_is_the_tasks_to_the_bit() -> None:
+    for task in (Task("multiclass", 4), Task("binary", 1)):
+        outputs, y = random_batch(task)
+        assert torch.equal(Criterion(task, config(), y, torch.float64)(outputs, y), task.loss(outputs, y))
+
+
+@pytest.mark.parametrize("dtype, within", [(torch.float64, 1e-9), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("name", SETS)
+def test_members_with_weights_beside_some_without_get_what_the_loop_gives(name, dtype, within):
+    data = data_of(SETS[name], dtype)
+    assert_the_loops(members_of(data, [{}, {"class_weights": "balanced"}] * 4), data, within)
+
+
+def test_the_weights_of_a_fold_are_those_of_its_own_rows() -> None:
+    data = data_of("digits")
+    y = data.y_train
+    # In one fold class 1 is in val alone.
+    folds = [
+        Rows((y != 1).nonzero()[:, 0], (y == 1).nonzero()[:, 0]),
+        Rows(torch.arange(0, 200), torch.arange(200, 300)),
+    ]
+    members = members_of(data, [{"class_weights": "balanced"}, {}, {"class_weights": "balanced"}, {}])
+    assert_the_loops([dataclasses.replace(m, rows=folds[i // 2]) for i, m in enumerate(members)], data)
+
+
+def test_all_cores_and_one_agree() -> None:
+    data = data_of("digits")
+    members = members_of(data, [{"class_weights": "balanced"}, {}] * 4)
+    one = Population(members, data, order_seed=ORDER_SEED)
+    two = ParallelPopulation(members, data, order_seed=ORDER_SEED, n_parts=2)
+    for engine in (one, two):
+        list(engine.advance(4))
+    for left, right in zip(one.states, two.states, strict=True):
+        assert [e.val_loss for e in left.curve] == pytest.approx([e.val_loss for e in right.curve], rel=1e-10)
+
+
+def test_what_is_measured_on_val_is_not_weighed() -> None:
+    data = data_of("digits")
+    (member,) = members_of(data, [{"class_weights": "balanced"}])
+    done = train(member.model_config, member.train_config, data, seed=0, order_seed=1)
+    with torch.no_grad():
+        assert done.curve[-1].val_loss == data.task.loss(done.model(data.x_val), data.y_val).item()
+    assert done.curve[-1].train_loss != pytest.approx(done.curve[-1].val_loss, rel=0.01)
+
+
+def test_a_rare_class_is_found_more_often() -> None:
+    data = data_of("breast_cancer")
+    rare = Rows(torch.cat([(data.y_train == 0).nonzero()[:, 0], (data.y_train == 1).nonzero()[:6, 0]]), torch.arange(9))
+    model = ModelConfig(30, 1, ())
+    found = {}
+    for name in ("none", "balanced"):
+        done = train(model, config(class_weights=name, epochs=15), rare.of(data), seed=0, order_seed=1)
+        with torch.no_grad():
+            found[name] = int((done.model(data.x_val[data.y_val == 1]) > 0).sum())
+    assert found["balanced"] > found["none"]
+
+
+@pytest.mark.parametrize("engine", [Loop, Population])
+def test_a_regression_has_no_classes_to_weigh(engine):
+    data = data_of("diabetes")
+    with pytest.raises(ConfigError, match="class_weights must be none in a regression, which has no classes"):
+        engine(members_of(data, [{"class_weights": "balanced"}]), data, order_seed=1)
