@@ -232,6 +232,8 @@ class TrainConfig:
     """Name in `PRECISIONS`: of the matrix products while training; see `dlcore.precision`."""
     class_weights: str = "none"
     """Name in `CLASS_WEIGHTS`: how rows of rare classes count in the training loss; see `dlcore.criterion`."""
+    label_smoothing: float = 0.0
+    """Share of each row's class that all classes get, in [0, 1), in the training loss; see `dlcore.criterion`."""
 
     def __post_init__(self) -> None:
         """Check each field."""
@@ -250,3 +252,4 @@ class TrainConfig:
         _one_of("objective", self.objective, ("loss", *METRICS))
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("class_weights", self.class_weights, CLASS_WEIGHTS)
+        _between("label_smoothing", self.label_smoothing, 0, 1, open_high=True)

@@ -1,13 +1,21 @@
-"""The loss that a network is trained on: the task's own, with rare classes weighted. What is measured on val is the
-task's loss without any of this, so that networks with it and without can be compared.
+"""The loss that a network is trained on: the task's own, with rare classes weighted and labels smoothed. What is
+measured on val is the task's loss without any of this, so that networks with it and without can be compared.
 
-"balanced" weighs each class by w_c = n / (K n_c), where n_c of the n training rows are of class c and K classes have
-any: together each class counts as much as every other (scikit-learn's `compute_class_weight`; G. King and L. Zeng,
-Logistic Regression in Rare Events Data, Political Analysis 9, 2001). The loss of a batch is the weighted mean
+Class weights: "balanced" weighs each class by w_c = n / (K n_c), where n_c of the n training rows are of class c and K
+classes have any: together each class counts as much as every other (scikit-learn's `compute_class_weight`; G. King and
+L. Zeng, Logistic Regression in Rare Events Data, Political Analysis 9, 2001). The loss of a batch is the weighted mean
 
     sum_i w_(y_i) l_i / sum_i w_(y_i)
 
-over its rows, as in `torch.nn.CrossEntropyLoss`. A binary task is one of two classes, with outputs 0 and z.
+over its rows, as in `torch.nn.CrossEntropyLoss`.
+
+Label smoothing: a row's target is 1 - s + s / K for its class and s / K for each other one, which keeps a network from
+being ever surer (Szegedy et al., Rethinking the Inception Architecture, CVPR 2016, section 7). With class weights each
+term of a row's loss is weighted by its class, as in `torch.nn.CrossEntropyLoss`:
+
+    l_i = -(1 - s) w_(y_i) log p_(y_i) - s / K sum_k w_k log p_k;  sum_i l_i / sum_i w_(y_i)
+
+A binary task is one of two classes, with outputs 0 and z.
 
 `Criterion` says so for one network, `Weighing` holds the same for the members of a stack.
 """
@@ -30,10 +38,12 @@ def check_criterion(task: Task, config: TrainConfig) -> None:
     Raises:
         ConfigError: Something of classes is asked for in a regression.
     """
-    if task.name == "regression" and config.class_weights != "none":
-        raise ConfigError(
-            f"class_weights must be none in a regression, which has no classes; got {config.class_weights!r}"
-        )
+    if task.name != "regression":
+        return
+    for name, idle in (("class_weights", "none"), ("label_smoothing", 0.0)):
+        value = getattr(config, name)
+        if value != idle:
+            raise ConfigError(f"{name} must be {idle} in a regression, which has no classes; got {value!r}")
 
 
 def class_weights(task: Task, y: Tensor) -> Tensor:
@@ -70,30 +80,33 @@ class Criterion:
         """
         check_criterion(task, config)
         self._task = task
+        self._smoothing, self._is_plain = config.label_smoothing, not is_weighed(config)
         self._weights: Tensor | None = None
         if config.class_weights == "balanced":
             self._weights = class_weights(task, y_train).to(dtype).to(y_train.device)
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The loss () of outputs (B, C) against the targets of their rows."""
-        if self._weights is None:
+        if self._is_plain:
             return self._task.loss(outputs, targets)
         if self._task.name == "binary":
             outputs = torch.cat([torch.zeros_like(outputs), outputs], 1)
-        return F.cross_entropy(outputs, targets.to(torch.int64), self._weights)
+        return F.cross_entropy(outputs, targets.to(torch.int64), self._weights, label_smoothing=self._smoothing)
 
 
 @dataclass(frozen=True, slots=True)
 class Weighing:
-    """How much rows of each class count in the training losses of a stack."""
+    """How much each class counts in the training losses of a stack."""
 
     weights: Tensor
-    """(P, K); 1 for members without."""
+    """Of rows of each class, (P, K); 1 for members without."""
+    smoothing: Tensor
+    """Label smoothing, (P, 1)."""
 
 
 def is_weighed(config: TrainConfig) -> bool:
     """Whether a training loss is another than the task's own."""
-    return config.class_weights != "none"
+    return config.class_weights != "none" or config.label_smoothing > 0
 
 
 def weighing_of(task: Task, configs: Sequence[TrainConfig], y_train: Sequence[Tensor], like: Tensor) -> Weighing:
@@ -112,4 +125,5 @@ def weighing_of(task: Task, configs: Sequence[TrainConfig], y_train: Sequence[Te
             rows.append(known.setdefault(id(y), class_weights(task, y)))
         else:
             rows.append(torch.ones(n_classes(task), dtype=torch.float64))
-    return Weighing(torch.stack(rows).to(like.dtype).to(like.device))
+    smoothing = torch.tensor([[config.label_smoothing] for config in configs], dtype=torch.float64)
+    return Weighing(*(part.to(like.dtype).to(like.device) for part in (torch.stack(rows), smoothing)))

@@ -3,8 +3,8 @@
 Outputs are units first, (P, C, B). Each member's loss is the mean over its own rows, and their gradients are
 taken apart, as if of a sum over members.
 
-Where a member of the stack weighs its classes, each row has for each class k a share a_k in the loss, -sum a_k log p_k;
-its gradient is p_k sum(a) - a_k. The shares hold all that `dlcore.criterion` says; those of a batch sum to 1.
+Where a member of the stack weighs classes or smooths labels, each row has for each class k a share a_k in the loss,
+-sum_k a_k log p_k, whose gradient is p_k sum(a) - a_k. The shares hold all that `dlcore.criterion` says.
 """
 
 from functools import partial
@@ -114,13 +114,17 @@ class _Shares:
         self.values = outputs.new_empty(n_members, weights.shape[1], n_rows)
         """(P, K, B), as they are after `fill`."""
         self._weights, self._targets = weights, targets
+        self._rest = 1 - weighing.smoothing
+        self._floor = (weighing.smoothing / weights.shape[1] * weights).unsqueeze(-1)
         self._shape = (n_members, n_rows)
 
     def fill(self) -> None:
         """Compute them from the targets of a batch."""
         classes = self._targets.to(torch.int64).expand(self._shape)
         own = self._weights.gather(1, classes)
-        self.values.zero_().scatter_(1, classes.unsqueeze(1), (own / own.sum(1, keepdim=True)).unsqueeze(1))
+        self.values.copy_(self._floor.expand_as(self.values))
+        self.values.scatter_add_(1, classes.unsqueeze(1), (own * self._rest).unsqueeze(1))
+        self.values.div_(own.sum(1)[:, None, None])
 
 
 def _weighed_classes(shares: _Shares, outputs: Tensor, gradients: Tensor, losses: Tensor) -> list[Op]:

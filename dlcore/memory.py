@@ -58,7 +58,7 @@ def _lasting(stack: Sequence[Member], layout: Layout, visits: Visits, data: Tens
     numbers = copies * layout.n_parameters + hyperparameters_of(layout, configs) + arena + outputs
     if any(map(is_weighed, configs)):
         shapes = visits.train_shapes(config.batch_size)
-        numbers += len(stack) * n_classes(data.task) * (1 + sum(shape[-2] for shape in shapes))
+        numbers += len(stack) * n_classes(data.task) * (2 + sum(shape[-2] for shape in shapes))
     # Row numbers of 64 bits and targets, where members have val rows of their own.
     has_own = stack[0].rows is not None
     return numbers + has_own * visits.val_copies * visits.n_val * (8 // data.x_train.element_size() + 1)

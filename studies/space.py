@@ -228,5 +228,6 @@ def train_config(spec: StudySpec, hyperparameters: Hyperparameters, objective_me
         patience=spec.training.patience,
         objective=objective_metric,
         precision=spec.training.precision,
+        label_smoothing=float(values.get("label_smoothing", 0.0)),
         class_weights=str(values.get("class_weights", "none")),
     )

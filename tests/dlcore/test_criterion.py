@@ -24,6 +24,7 @@ from dlcore.training import train
 
 SETS = {"multiclass": "digits", "binary": "breast_cancer"}
 ORDER_SEED = 5
+SMOOTHED = ({"label_smoothing": 0.1}, {"label_smoothing": 0.3, "class_weights": "balanced"})
 
 
 @functools.cache
@@ -107,6 +108,21 @@ def test_the_binary_loss_is_torchs_weighted_mean() -> None:
     )
 
 
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_smoothing_is_torchs(weights: str) -> None:
+    own = config(label_smoothing=0.15, class_weights=weights)
+    outputs, y = random_batch(task := Task("multiclass", 4))
+    expected = nn.CrossEntropyLoss(class_weights(task, y) if weights == "balanced" else None, label_smoothing=0.15)
+    torch.testing.assert_close(Criterion(task, own, y, torch.float64)(outputs, y), expected(outputs, y))
+
+
+def test_binary_smoothing_moves_the_target_towards_one_half() -> None:
+    outputs, y = random_batch(task := Task("binary", 1))
+    expected = nn.BCEWithLogitsLoss()(outputs[:, 0], y * 0.8 + 0.1)
+    found = Criterion(task, config(label_smoothing=0.2), y, torch.float64)(outputs, y)
+    torch.testing.assert_close(found, expected)
+
+
 def test_without_any_of_it_the_loss_is_the_tasks_to_the_bit() -> None:
     for task in (Task("multiclass", 4), Task("binary", 1)):
         outputs, y = random_batch(task)
@@ -117,7 +133,7 @@ def test_without_any_of_it_the_loss_is_the_tasks_to_the_bit() -> None:
 @pytest.mark.parametrize("name", SETS)
 def test_members_with_weights_beside_some_without_get_what_the_loop_gives(name, dtype, within):
     data = data_of(SETS[name], dtype)
-    assert_the_loops(members_of(data, [{}, {"class_weights": "balanced"}] * 4), data, within)
+    assert_the_loops(members_of(data, [{}, {"class_weights": "balanced"}, *SMOOTHED] * 2), data, within)
 
 
 def test_the_weights_of_a_fold_are_those_of_its_own_rows() -> None:
@@ -134,7 +150,7 @@ def test_the_weights_of_a_fold_are_those_of_its_own_rows() -> None:
 
 def test_all_cores_and_one_agree() -> None:
     data = data_of("digits")
-    members = members_of(data, [{"class_weights": "balanced"}, {}] * 4)
+    members = members_of(data, [{"class_weights": "balanced"}, {}, *SMOOTHED] * 2)
     one = Population(members, data, order_seed=ORDER_SEED)
     two = ParallelPopulation(members, data, order_seed=ORDER_SEED, n_parts=2)
     for engine in (one, two):
@@ -143,9 +159,9 @@ def test_all_cores_and_one_agree() -> None:
         assert [e.val_loss for e in left.curve] == pytest.approx([e.val_loss for e in right.curve], rel=1e-10)
 
 
-def test_what_is_measured_on_val_is_not_weighed() -> None:
+def test_what_is_measured_on_val_is_neither_weighed_nor_smoothed() -> None:
     data = data_of("digits")
-    (member,) = members_of(data, [{"class_weights": "balanced"}])
+    (member,) = members_of(data, [SMOOTHED[1]])
     done = train(member.model_config, member.train_config, data, seed=0, order_seed=1)
     with torch.no_grad():
         assert done.curve[-1].val_loss == data.task.loss(done.model(data.x_val), data.y_val).item()
@@ -165,7 +181,11 @@ def test_a_rare_class_is_found_more_often() -> None:
 
 
 @pytest.mark.parametrize("engine", [Loop, Population])
-def test_a_regression_has_no_classes_to_weigh(engine):
+def test_a_regression_has_no_classes(engine):
     data = data_of("diabetes")
-    with pytest.raises(ConfigError, match="class_weights must be none in a regression, which has no classes"):
-        engine(members_of(data, [{"class_weights": "balanced"}]), data, order_seed=1)
+    for changes, words in (
+        ({"class_weights": "balanced"}, "class_weights must be none"),
+        ({"label_smoothing": 0.1}, "label_smoothing must be 0.0"),
+    ):
+        with pytest.raises(ConfigError, match=f"{words} in a regression, which has no classes"):
+            engine(members_of(data, [changes]), data, order_seed=1)

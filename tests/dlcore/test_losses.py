@@ -52,7 +52,9 @@ def test_a_nan_stays_with_its_member(task):
 def test_weighed_losses_and_gradients_are_those_of_autograd(task, n_copies):
     outputs, y = batch(task)
     own = torch.stack([y.roll(i) for i in range(n_copies)]).squeeze(0)
-    configs = [TrainConfig(1, class_weights=("none", "balanced")[i % 2]) for i in range(P)]
+    configs = [
+        TrainConfig(1, class_weights=("none", "balanced")[i % 2], label_smoothing=0.1 * (i // 2)) for i in range(P)
+    ]
     seen = [y[: 3 + i].clamp(max=2) for i in range(P)]
     reference = outputs.clone().requires_grad_()
     expected = torch.stack(

@@ -507,15 +507,21 @@ def test_a_table_of_ones_own_is_searched_more_widely_and_what_training_fixes_is_
     assert set(bundled_set.search_space) == set(default_space("sgd"))
 
 
-def test_what_is_of_classes_alone_is_refused_where_the_task_is_a_regression() -> None:
-    for more in ('[training]\nclass_weights = "balanced"', '[search_space]\nclass_weights = ["none", "balanced"]'):
-        spec = parsed(more + "\nwidth = [8, 16]" * ("space" in more))
-        assert resolved_objectives(spec, "multiclass")
-        key = re.search(r"training|search_space", more)
-        assert key is not None
-        with pytest.raises(SpecError, match=rf"{key[0]}\.class_weights +has no meaning in a regression, which has no"):
-            resolved_objectives(spec, "regression")
-    assert resolved_objectives(parsed('[training]\nclass_weights = "none"'), "regression")
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("training", "class_weights", '"balanced"'),
+        ("search_space", "class_weights", '["none", "balanced"]'),
+        ("training", "label_smoothing", "0.1"),
+        ("search_space", "label_smoothing", "{ low = 0.0, high = 0.2 }"),
+    ],
+)
+def test_what_is_of_classes_alone_is_refused_where_the_task_is_a_regression(section: str, key: str, value: str) -> None:
+    spec = parsed(f"[{section}]\n{key} = {value}")
+    assert resolved_objectives(spec, "multiclass")
+    with pytest.raises(SpecError, match=rf"{section}\.{key} +has no meaning in a regression, which has no classes"):
+        resolved_objectives(spec, "regression")
+    assert resolved_objectives(parsed('[training]\nclass_weights = "none"\nlabel_smoothing = 0.0'), "regression")
 
 
 @pytest.mark.parametrize("page", sorted((Path(__file__).parents[2] / "docs").glob("*.md")), ids=lambda page: page.stem)
