@@ -232,6 +232,10 @@ class TrainConfig:
     """Name in `PRECISIONS`: of the matrix products while training; see `dlcore.precision`."""
     class_weights: str = "none"
     """Name in `CLASS_WEIGHTS`: how rows of rare classes count in the training loss; see `dlcore.criterion`."""
+    noise: float = 0.0
+    """Standard deviation of what is added to each input of a row, anew in each step; see `dlcore.augmentation`."""
+    mixup: float = 0.0
+    """Both parameters of the Beta distribution by which rows are mixed in training; 0 is not; see there."""
     label_smoothing: float = 0.0
     """Share of each row's class that all classes get, in [0, 1), in the training loss; see `dlcore.criterion`."""
 
@@ -251,5 +255,12 @@ class TrainConfig:
             _between("patience", self.patience, 1)
         _one_of("objective", self.objective, ("loss", *METRICS))
         _one_of("precision", self.precision, PRECISIONS)
+        _between("noise", self.noise, 0)
+        _between("mixup", self.mixup, 0)
         _one_of("class_weights", self.class_weights, CLASS_WEIGHTS)
         _between("label_smoothing", self.label_smoothing, 0, 1, open_high=True)
+
+    @property
+    def is_augmented(self) -> bool:
+        """Whether training sees other rows than there are."""
+        return self.noise > 0 or self.mixup > 0

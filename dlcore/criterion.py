@@ -15,7 +15,8 @@ term of a row's loss is weighted by its class, as in `torch.nn.CrossEntropyLoss`
 
     l_i = -(1 - s) w_(y_i) log p_(y_i) - s / K sum_k w_k log p_k;  sum_i l_i / sum_i w_(y_i)
 
-A binary task is one of two classes, with outputs 0 and z.
+A binary task is one of two classes, with outputs 0 and z. Where rows are mixed (`dlcore.augmentation`), so are the
+losses against both targets, or in a regression the targets.
 
 `Criterion` says so for one network, `Weighing` holds the same for the members of a stack.
 """
@@ -63,6 +64,24 @@ def n_classes(task: Task) -> int:
     return max(task.n_outputs, 2)
 
 
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """How the rows of a batch, or of the batches of P members, are mixed."""
+
+    share: Tensor
+    """How much of each row stays, () or (P, 1, 1)."""
+    partners: Tensor
+    """Which row of the batch the rest is taken from, (B,) or (P, B), int64."""
+
+    def of(self, values: Tensor) -> Tensor:
+        """Mixed values of the rows, (B, ...) or (P, B, ...)."""
+        if self.partners.dim() == 1:
+            others = values[self.partners]
+        else:
+            others = values.gather(1, self.partners.unsqueeze(-1).expand_as(values))
+        return self.share * values + (1 - self.share) * others
+
+
 class Criterion:
     """The training loss of one network."""
 
@@ -80,13 +99,22 @@ class Criterion:
         """
         check_criterion(task, config)
         self._task = task
-        self._smoothing, self._is_plain = config.label_smoothing, not is_weighed(config)
+        self._smoothing = config.label_smoothing
+        self._is_plain = config.class_weights == "none" and config.label_smoothing == 0
         self._weights: Tensor | None = None
         if config.class_weights == "balanced":
             self._weights = class_weights(task, y_train).to(dtype).to(y_train.device)
 
-    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The loss () of outputs (B, C) against the targets of their rows."""
+    def __call__(self, outputs: Tensor, targets: Tensor, mix: Mix | None = None) -> Tensor:
+        """The loss () of outputs (B, C) against the targets of their rows, which may have been mixed."""
+        if mix is None:
+            return self._loss(outputs, targets)
+        if self._task.name == "regression":
+            return self._loss(outputs, mix.of(targets))
+        others = self._loss(outputs, targets[mix.partners])
+        return mix.share * self._loss(outputs, targets) + (1 - mix.share) * others
+
+    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         if self._is_plain:
             return self._task.loss(outputs, targets)
         if self._task.name == "binary":
@@ -105,8 +133,8 @@ class Weighing:
 
 
 def is_weighed(config: TrainConfig) -> bool:
-    """Whether a training loss is another than the task's own."""
-    return config.class_weights != "none" or config.label_smoothing > 0
+    """Whether a training loss of classes is another than the task's own."""
+    return config.class_weights != "none" or config.label_smoothing > 0 or config.mixup > 0
 
 
 def weighing_of(task: Task, configs: Sequence[TrainConfig], y_train: Sequence[Tensor], like: Tensor) -> Weighing:

@@ -3,8 +3,8 @@
 Outputs are units first, (P, C, B). Each member's loss is the mean over its own rows, and their gradients are
 taken apart, as if of a sum over members.
 
-Where a member of the stack weighs classes or smooths labels, each row has for each class k a share a_k in the loss,
--sum_k a_k log p_k, whose gradient is p_k sum(a) - a_k. The shares hold all that `dlcore.criterion` says.
+Where a member of the stack weighs classes, smooths labels or mixes rows, each row has for each class k a share a_k in
+the loss, -sum_k a_k log p_k, whose gradient is p_k sum(a) - a_k. The shares hold all that `dlcore.criterion` says.
 """
 
 from functools import partial
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlcore.criterion import Weighing
+from dlcore.criterion import Mix, Weighing
 from dlcore.elementwise import Op
 
 
@@ -22,13 +22,14 @@ def targets_like(y: Tensor, n_rows: int, n_copies: int = 1) -> Tensor:
     return y.new_zeros(*([] if n_copies == 1 else [n_copies]), n_rows, *y.shape[1:])
 
 
-def loss_ops(
+def loss_ops(  # noqa: PLR0913 - what goes in and what comes out
     task: str,
     outputs: Tensor,
     targets: Tensor,
     gradients: Tensor,
     losses: Tensor,
     weighing: Weighing | None = None,
+    mix: Mix | None = None,
 ) -> list[Op]:
     """Calls from outputs to losses and gradients.
 
@@ -39,10 +40,11 @@ def loss_ops(
         gradients: (P, C, B), written.
         losses: (P,), written.
         weighing: How rows of each class count; None is all alike, as in a regression always.
+        mix: How rows of a batch are mixed; it needs a weighing.
     """
     if weighing is not None:
-        share = _Shares(weighing, outputs, targets)
-        return (_weighed_binary if task == "binary" else _weighed_classes)(share, outputs, gradients, losses)
+        shares = _Shares(weighing, outputs, targets, mix)
+        return (_weighed_binary if task == "binary" else _weighed_classes)(shares, outputs, gradients, losses)
     bind = {"binary": _binary, "multiclass": _multiclass, "regression": _regression}[task]
     return bind(outputs, targets, gradients, losses)
 
@@ -101,13 +103,14 @@ def _regression(outputs: Tensor, targets: Tensor, gradients: Tensor, losses: Ten
 class _Shares:
     """What each class of each row counts in the loss of a batch."""
 
-    def __init__(self, weighing: Weighing, outputs: Tensor, targets: Tensor) -> None:
+    def __init__(self, weighing: Weighing, outputs: Tensor, targets: Tensor, mix: Mix | None) -> None:
         """Allocate them.
 
         Args:
             weighing: Of the members.
             outputs: (P, C, B), for their shape.
             targets: (B,) or (P, B), classes.
+            mix: How rows are mixed, filled before each batch.
         """
         n_members, _, n_rows = outputs.shape
         weights = weighing.weights
@@ -117,6 +120,7 @@ class _Shares:
         self._rest = 1 - weighing.smoothing
         self._floor = (weighing.smoothing / weights.shape[1] * weights).unsqueeze(-1)
         self._shape = (n_members, n_rows)
+        self._mix = mix
 
     def fill(self) -> None:
         """Compute them from the targets of a batch."""
@@ -125,6 +129,8 @@ class _Shares:
         self.values.copy_(self._floor.expand_as(self.values))
         self.values.scatter_add_(1, classes.unsqueeze(1), (own * self._rest).unsqueeze(1))
         self.values.div_(own.sum(1)[:, None, None])
+        if self._mix is not None:
+            self.values.copy_(self._mix.of(self.values.mT).mT)
 
 
 def _weighed_classes(shares: _Shares, outputs: Tensor, gradients: Tensor, losses: Tensor) -> list[Op]:

@@ -1,6 +1,7 @@
 """How much memory a population will take, before anything is allocated."""
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 
@@ -39,7 +40,7 @@ def predict_memory_bytes(members: Sequence[Member], data: TensorData) -> int:
         total += like.element_size() * _lasting(stack, layout, visits, data) + _rounded_bytes(
             stack, layout, visits, data
         )
-        transient.append(like.element_size() * _passing(len(stack), visits, data))
+        transient.append(like.element_size() * _passing(stack, visits, data))
     return total + sum(sorted(transient)[-n_threads:])
 
 
@@ -56,7 +57,7 @@ def _lasting(stack: Sequence[Member], layout: Layout, visits: Visits, data: Tens
     configs = [member.train_config for member in stack]
     outputs = len(stack) * data.task.n_outputs * visits.n_val
     numbers = copies * layout.n_parameters + hyperparameters_of(layout, configs) + arena + outputs
-    if any(map(is_weighed, configs)):
+    if data.task.name != "regression" and any(map(is_weighed, configs)):
         shapes = visits.train_shapes(config.batch_size)
         numbers += len(stack) * n_classes(data.task) * (2 + sum(shape[-2] for shape in shapes))
     # Row numbers of 64 bits and targets, where members have val rows of their own.
@@ -75,6 +76,9 @@ def _rounded_bytes(stack: Sequence[Member], layout: Layout, visits: Visits, data
     return factor_dtype(data.x_train).itemsize * numbers
 
 
-def _passing(n_members: int, visits: Visits, data: TensorData) -> int:
-    """Numbers that exist only while val is measured: softmax, its logarithm, comparisons, ranks."""
-    return 4 * n_members * data.task.n_outputs * visits.n_val
+def _passing(stack: Sequence[Member], visits: Visits, data: TensorData) -> int:
+    """Numbers that exist only for a moment: softmax, its logarithm, comparisons and ranks while val is measured, or the
+    noise of augmented rows."""
+    measured = 4 * len(stack) * data.task.n_outputs * visits.n_val
+    config = stack[0].train_config
+    return max(measured, 4 * prod(visits.train_shapes(config.batch_size)[0]) if config.is_augmented else 0)

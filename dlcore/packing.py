@@ -27,7 +27,7 @@ class Member:
     train_config: TrainConfig
     """How it is trained."""
     seed: int
-    """The trial's seed: initial weights and dropout."""
+    """The trial's seed: initial weights, dropout and augmentation."""
     order_seed: int | None = None
     """Seed for the order of its rows; None is the one that all members of its population share."""
     rows: Rows | None = None
@@ -103,12 +103,13 @@ LOOP_ABOVE = {"cpu": 2048, "cuda": 2048, "mps": 512}
 """Width above which the loop trains, by kind of device."""
 
 
-def row_kind(member: Member) -> tuple[int, int] | None:
-    """Members of one kind can be one stack: None is all rows in the common order; else the numbers of rows of train and
-    val, (0, 0) where these are all rows."""
+def row_kind(member: Member) -> tuple[int, int, bool] | None:
+    """Members of one kind can be one stack: None is all rows in the common order, as they are; else the numbers of rows
+    of train and val, 0 and 0 where these are all rows, and whether they are augmented, each member's in its own way."""
+    is_augmented = member.train_config.is_augmented
     if member.rows is None:
-        return None if member.order_seed is None else (0, 0)
-    return len(member.rows.train), len(member.rows.val)
+        return None if member.order_seed is None and not is_augmented else (0, 0, is_augmented)
+    return len(member.rows.train), len(member.rows.val), is_augmented
 
 
 def order_key(member: Member) -> tuple[int, int, tuple[int, ...]]:
@@ -142,10 +143,10 @@ def cut_into_stacks(members: Sequence[Member], cost: Cost, itemsize: int) -> lis
     """Indices of the members of each stack, in the order they have inside it, for one core or device.
 
     Members that see the rows which all see are apart from those with rows or an order of their own, and these by their
-    numbers of rows; see `dlcore.visits`. Then they are sorted by shape and cut where the work is even, so that the
-    stacks are alike inside.
+    numbers of rows; see `dlcore.visits`. So are those whose rows are augmented. Then they are sorted by shape and cut
+    where the work is even, so that the stacks are alike inside.
     """
-    kinds: dict[tuple[int, int] | None, list[int]] = {}
+    kinds: dict[tuple[int, int, bool] | None, list[int]] = {}
     for index, member in enumerate(members):
         kinds.setdefault(row_kind(member), []).append(index)
     stacks: list[list[int]] = []
@@ -197,7 +198,8 @@ def _cut(members: Sequence[Member], work: Sequence[float], n: int) -> list[list[
 
 def _shared_costs(member: Member) -> tuple[bool, ...]:
     """What a whole stack pays for if one of its members has it, the dearest first."""
-    return has_dropout(member.model_config), is_weighed(member.train_config)
+    config = member.train_config
+    return config.is_augmented, has_dropout(member.model_config), is_weighed(config)
 
 
 def _spread(work: Sequence[float], n: int) -> list[list[int]]:

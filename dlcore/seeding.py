@@ -4,15 +4,18 @@ Three kinds of randomness, by what they must survive:
 
 - `generator` for things drawn once and in order on the CPU (splits, initial weights);
 - `batch_order` for the order of the rows, which all members of a population share;
-- `dropout_mask` for bits that must not depend on neighbours: each is a hash of (seed, step, layer, row, unit),
-  "counter-based" as in Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3 (SC 2011). The hash is
-  `lowbias32` of C. Wellons, Prospecting for Hash Functions (2018), https://nullprogram.com/blog/2018/07/31/.
+- `dropout_mask`, `normal_noise` and `mixing_partners` for bits that must not depend on neighbours: each is a hash of
+  (seed, step, layer, row, unit), "counter-based" as in Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3
+  (SC 2011). The hash is `lowbias32` of C. Wellons, Prospecting for Hash Functions (2018),
+  https://nullprogram.com/blog/2018/07/31/.
 
 Nothing here touches the global generators of Python, numpy or torch.
 """
 
 import hashlib
 import json
+import random
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -26,6 +29,8 @@ _LAYER_STRIDE = 0xABC98389
 _ROW_STRIDE = 0x8CB92BA7
 _UNIT_STRIDE = 0x9E3779B9 - (1 << 32)
 _LOW_32 = 0xFFFFFFFF
+_NOISE, _MIXING = -1, -2
+"""In the place of a layer: streams of their own."""
 
 
 def derive_seed(seed: int, *names: int | str) -> int:
@@ -77,19 +82,85 @@ def dropout_mask(
     Returns:
         bool, shape (B, H), or (P, B, H) if the seed has shape (P,); on the seed's device.
     """
+    halves = _halves(seed, step, layer, shape)
+    return halves >= _threshold(p, halves.device)
+
+
+def _halves(seed: int | Tensor, step: int | Tensor, layer: int, shape: tuple[int, int]) -> Tensor:
+    """16 random bits for each row and unit: int16, (B, H) or (P, B, H); see `dropout_mask`."""
     n_rows, n_units = shape
-    seeds = torch.as_tensor(seed, dtype=torch.int64)
-    device = seeds.device
-    # Shape () or (P,). Multiplying in 64 bits and taking the upper half mixes all bits of the seed.
-    member = ((seeds * _SEED_STRIDE) >> 32) + step * _STEP_STRIDE + layer * _LAYER_STRIDE
-    counter = torch.arange(n_rows, device=device) * _ROW_STRIDE
-    row = _mixed(_wrapped(member.unsqueeze(-1) + counter))  # ([P,] B)
+    row = _row_keys(seed, step, layer, n_rows)
     # One hash serves two neighbouring units, 16 bits each: a third of the time (2.8 -> 0.8 ms for 16 x 128 x 256
     # on one CPU thread; torch's own bernoulli_ takes 8.0 ms), at the price of the rounding of p.
-    pair = torch.arange((n_units + 1) // 2, device=device, dtype=torch.int32)
+    pair = torch.arange((n_units + 1) // 2, device=row.device, dtype=torch.int32)
     unit = _mixed(pair * _UNIT_STRIDE)  # (ceil(H / 2),)
-    halves = _mixed(row.unsqueeze(-1) + unit).view(torch.int16)  # ([P,] B, H or H + 1)
-    return halves[..., :n_units] >= _threshold(p, device)
+    # ([P,] B, H or H + 1)
+    return _mixed(row.unsqueeze(-1) + unit).view(torch.int16)[..., :n_units]
+
+
+def _row_keys(seed: int | Tensor, step: int | Tensor, layer: int, n_rows: int) -> Tensor:
+    """32 random bits for each row: int32, (B,) or (P, B)."""
+    seeds = torch.as_tensor(seed, dtype=torch.int64)
+    # Shape () or (P,). Multiplying in 64 bits and taking the upper half mixes all bits of the seed.
+    member = ((seeds * _SEED_STRIDE) >> 32) + step * _STEP_STRIDE + layer * _LAYER_STRIDE
+    counter = torch.arange(n_rows, device=seeds.device) * _ROW_STRIDE
+    return _mixed(_wrapped(member.unsqueeze(-1) + counter))
+
+
+def normal_noise(seed: int | Tensor, step: int | Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """Independent numbers of a normal distribution with mean 0 and variance 1, for the inputs of one weight update.
+
+    Each is the quantile of 16 bits, so one of 65,536 values between -4.3 and 4.3; a function of (seed, step, row,
+    input) alone, the same on every device, as for `dropout_mask`.
+
+    Args:
+        seed: the trial's seed, or those of P members, shape (P,), int64.
+        step: the trial's own weight update.
+        shape: (B, F), rows of the batch and inputs.
+        dtype: floating.
+
+    Returns:
+        (B, F), or (P, B, F) if the seed has shape (P,); on the seed's device.
+    """
+    halves = _halves(seed, step, _NOISE, shape)
+    numbers = halves.to(torch.int32).add_(32768)
+    return _normal_quantiles(halves.device, dtype).index_select(0, numbers.view(-1)).view(halves.shape)
+
+
+@cache
+def _normal_quantiles(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The middle of each of 65,536 equally likely parts of the normal distribution, scaled to variance 1."""
+    middles = torch.special.ndtri((torch.arange(65536, dtype=torch.float64) + 0.5) / 65536)
+    scaled: Tensor = middles / middles.square().mean().sqrt()
+    return scaled.to(dtype).to(device)
+
+
+def mixing_partners(seed: int | Tensor, step: int | Tensor, n_rows: int) -> Tensor:
+    """With which row of its batch each one is mixed in one weight update: a random order of them.
+
+    Args:
+        seed: the trial's seed, or those of P members, shape (P,), int64.
+        step: the trial's own weight update.
+        n_rows: rows of the batch, B.
+
+    Returns:
+        int64, (B,), or (P, B) if the seed has shape (P,); on the seed's device.
+    """
+    return _row_keys(seed, step, _MIXING, n_rows).argsort(dim=-1, stable=True)
+
+
+def mixing_shares(seed: int, alpha: float, epoch: int, n_steps: int) -> list[float]:
+    """How much of each row stays when it is mixed: a number of Beta(alpha, alpha) for each weight update of an epoch.
+
+    Args:
+        seed: the trial's seed.
+        alpha: above 0.
+        epoch: counted from 1.
+        n_steps: weight updates of an epoch.
+    """
+    # Python's own, since torch's and NumPy's draws change from version to version.
+    stream = random.Random(derive_seed(seed, "mixup", epoch))
+    return [stream.betavariate(alpha, alpha) for _ in range(n_steps)]
 
 
 def dropout_rows(seeds: Tensor, step: int, layer: int, p: Tensor, pairs: tuple[Tensor, Tensor], n_rows: int) -> Tensor:

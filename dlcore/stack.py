@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dlcore.augmentation import StackAugmentation
 from dlcore.config import ModelConfig
-from dlcore.criterion import is_weighed, weighing_of
+from dlcore.criterion import Mix, is_weighed, weighing_of
 from dlcore.elementwise import Op
 from dlcore.layout import Block, Layout, lay_out
 from dlcore.losses import loss_ops, targets_like
@@ -65,6 +66,10 @@ class Stack:
         self._precision = configs[0].precision
         is_rounded = self._precision == "bf16"
         extras = Extras(self._layout, models, self._parameters, is_grouped=cost.is_grouped, is_rounded=is_rounded)
+        is_augmented = configs[0].is_augmented
+        self._augmentation = (
+            StackAugmentation(members, self.steps_per_epoch, self._parameters) if is_augmented else None
+        )
         self._build_programs(extras)
         self._dropout = _Dropout(self._layout, members, self._parameters) if extras.has_dropout else None
         self._losses = self._parameters.new_empty(self.steps_per_epoch, len(members))
@@ -119,7 +124,7 @@ class Stack:
         """One program for whole batches, one for the last if it is smaller, one that measures."""
         data, layout, visits = self._data, self._layout, self._visits
         configs = [member.train_config for member in self.members]
-        has_weighing = any(map(is_weighed, configs))
+        has_weighing = data.task.name != "regression" and any(map(is_weighed, configs))
         weighing = weighing_of(data.task, configs, visits.y_train(), self._parameters) if has_weighing else None
         shapes, val_shapes = visits.train_shapes(self._batch_size), visits.val_shapes(self._batch_size)
         need = [arena_size(layout, shape, has_backward=True, has_dropout=extras.has_dropout) for shape in shapes]
@@ -135,9 +140,10 @@ class Stack:
             outputs = program.outputs.view(len(self.members), -1, n)
             gradients = program.output_gradients.view_as(outputs)
             losses = self._parameters.new_empty(len(self.members))
-            ops = loss_ops(data.task.name, outputs, targets, gradients, losses, weighing)
+            mix = None if self._augmentation is None else self._augmentation.room(n)
+            ops = loss_ops(data.task.name, outputs, targets, gradients, losses, weighing, mix)
             x, y = program.x.view(-1, shape[-1]), targets.view(-1, *data.y_train.shape[1:])
-            self._training[len(x)] = _Step(program, x, y, losses, [*program.forward, *ops, *program.backward])
+            self._training[len(x)] = _Step(program, x, y, losses, [*program.forward, *ops, *program.backward], mix)
         self._measuring = {
             shape[-2]: Program(layout, self._parameters, None, Arena(storage), shape, extras) for shape in val_shapes
         }
@@ -172,12 +178,20 @@ class Stack:
             now = self._training[len(rows)]
             torch.index_select(data.x_train, 0, rows, out=now.x)
             torch.index_select(data.y_train, 0, rows, out=now.y)
+            if self._augmentation is not None:
+                self._augment(step + index, now)
             if self._dropout is not None:
                 self._dropout.draw(step + index, now.program.keep)
             for op in now.ops:
                 op()
             self._updates.step(step + index)
             self._losses[index].copy_(now.losses)
+
+    def _augment(self, step: int, now: "_Step") -> None:
+        """Change the batches of a step, each member's in its own way."""
+        assert self._augmentation is not None
+        x, y = (rows.view(len(self.members), -1, *rows.shape[1:]) for rows in (now.x, now.y))
+        self._augmentation.apply(step, x, y if self._data.task.name == "regression" else None, now.mix)
 
     def _summary(self) -> Tensor:
         """Mean, first and highest training loss of the epoch's steps, (3, P)."""
@@ -218,6 +232,8 @@ class _Step:
     """Targets, one row after the other."""
     losses: Tensor
     ops: list[Op]
+    mix: Mix | None
+    """How the rows are mixed, filled before `ops` are called; None where they are not."""
 
 
 class _Dropout:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dlcore.augmentation import Augmentation
 from dlcore.config import ModelConfig, TrainConfig
 from dlcore.criterion import Criterion
 from dlcore.curve import Divergence, Epoch, find_divergence, is_better, is_out_of_patience, objective_value
@@ -52,7 +53,7 @@ class Training:
             model_config: Its architecture.
             train_config: How it is trained, and which epoch is the best.
             data: Preprocessed rows; the network lives on their device, in their dtype.
-            seed: The trial's seed: initial weights and dropout.
+            seed: The trial's seed: initial weights, dropout and augmentation.
             order_seed: The study's seed for the order of the rows, which all its trials share.
 
         Raises:
@@ -83,6 +84,7 @@ class Training:
         self._factors: list[float] = learning_rate_factors(
             train_config.schedule, train_config.epochs * steps, train_config.warmup_epochs * steps
         ).tolist()
+        self._augmentation = Augmentation(train_config, seed, steps, data.x_train)
         self._step = 0
         self._first_loss = math.nan
 
@@ -149,7 +151,9 @@ class Training:
         order = batch_order(self.order_seed, epoch, len(data.x_train)).to(data.x_train.device)
         for rows in torch.split(order, self.train_config.batch_size):
             set_step(self.model, self._step)
-            loss = self._criterion(self._outputs(data.x_train[rows]), data.y_train[rows])
+            mix = self._augmentation.mix(self._step, len(rows))
+            x = self._augmentation.rows(data.x_train[rows], self._step, mix)
+            loss = self._criterion(self._outputs(x), data.y_train[rows], mix)
             gradients = torch.autograd.grad(loss, self._parameters)
             self._optimizer.step(gradients, self._learning_rate(self._step))
             losses.append(loss.detach())

@@ -44,8 +44,9 @@ class Visits:
         self.n_val = len(data.x_val) if first is None else len(first.val)
         """Rows of val that each member sees."""
         is_common = len(set(self._rows)) == 1
-        self.train_copies = 1 if is_common and len(set(self._seeds)) == 1 else len(members)
-        """Batches that a step takes: one for all members, or one each."""
+        is_augmented = members[0].train_config.is_augmented
+        self.train_copies = 1 if is_common and len(set(self._seeds)) == 1 and not is_augmented else len(members)
+        """Batches that a step takes: one for all members, or one each. Augmented members change theirs."""
         self.val_copies = 1 if is_common else len(members)
         """Likewise on val."""
 

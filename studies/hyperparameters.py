@@ -123,6 +123,8 @@ RULES: dict[str, Rule] = {
     "schedule": Rule("name", names=SCHEDULES),
     "warmup_epochs": Rule("integer", high=100_000),
     "clip_norm": Rule("number", is_low_open=True, can_be_off=True),
+    "noise": Rule("number", high=100, idle=0.0),
+    "mixup": Rule("number", high=100, idle=0.0),
     "label_smoothing": Rule("number", high=1, is_high_open=True, idle=0.0, only_classes=True),
     "class_weights": Rule("name", names=CLASS_WEIGHTS, idle="none", only_classes=True),
     "preprocess": Rule("name", names=SCALINGS),

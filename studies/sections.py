@@ -247,6 +247,8 @@ class Training(Section):
     warmup_epochs: int = Field(default=0, ge=0)
     weight_decay: float = Field(default=0.0, ge=0, le=1_000)
     dropout: float = Field(default=0.0, ge=0, le=0.99)
+    noise: float = Field(default=0.0, ge=0, le=100)
+    mixup: float = Field(default=0.0, ge=0, le=100)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     class_weights: Annotated[str, _one_of(CLASS_WEIGHTS)] = "none"
     nesterov: bool = False

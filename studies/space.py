@@ -228,6 +228,8 @@ def train_config(spec: StudySpec, hyperparameters: Hyperparameters, objective_me
         patience=spec.training.patience,
         objective=objective_metric,
         precision=spec.training.precision,
+        noise=float(values.get("noise", 0.0)),
+        mixup=float(values.get("mixup", 0.0)),
         label_smoothing=float(values.get("label_smoothing", 0.0)),
         class_weights=str(values.get("class_weights", "none")),
     )

@@ -1,4 +1,5 @@
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -6,7 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlcore.seeding import batch_order, derive_seed, dropout_mask, dropout_rows, generator
+from dlcore.seeding import (
+    batch_order,
+    derive_seed,
+    dropout_mask,
+    dropout_rows,
+    generator,
+    mixing_partners,
+    mixing_shares,
+    normal_noise,
+)
 
 LOW = 0xFFFFFFFF
 
@@ -19,16 +29,20 @@ def lowbias32(x: int) -> int:
     return x ^ (x >> 16)
 
 
-def keeps(seed: int, step: int, layer: int, p: float, row: int, unit: int) -> bool:
-    """The documented hash for one unit, in plain Python integers: the slow twin of `dropout_mask`."""
+def signed_half(seed: int, step: int, layer: int, row: int, unit: int) -> int:
+    """The documented hash for one unit, in plain Python integers."""
     product = seed * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
     member = (product >> 32) + step * 0xD1B54A33 + layer * 0xABC98389
     row_key = lowbias32(member + row * 0x8CB92BA7 & LOW)
     unit_key = lowbias32(unit // 2 * 0x9E3779B9 & LOW)
     word = lowbias32(row_key + unit_key & LOW)
     half = (word >> 16 * (unit % 2)) & 0xFFFF
-    signed = half - 65536 if half >= 32768 else half
-    return signed >= round(np.float32(p) * 65536) - 32768
+    return half - 65536 if half >= 32768 else half
+
+
+def keeps(seed: int, step: int, layer: int, p: float, row: int, unit: int) -> bool:
+    """The slow twin of `dropout_mask`."""
+    return signed_half(seed, step, layer, row, unit) >= round(np.float32(p) * 65536) - 32768
 
 
 def test_derived_seeds_are_known_numbers() -> None:
@@ -171,3 +185,44 @@ def test_bits_with_units_first_are_those_with_rows_first(p):
     found = dropout_rows(seeds, 11, 2, torch.full((3,), p), (owners, numbers), n_rows)
     alone = [dropout_mask(seed, 11, 2, p, (n_rows, width)).T for seed, width in zip(seeds, widths, strict=True)]
     assert torch.equal(found, torch.cat(alone))
+
+
+def test_noise_is_the_normal_quantile_of_the_documented_hash() -> None:
+    found = normal_noise(77, 5, (6, 7), torch.float64)
+    for row in range(6):
+        for unit in range(7):
+            part = (signed_half(77, 5, -1, row, unit) + 32768 + 0.5) / 65536
+            assert found[row, unit].item() == pytest.approx(NormalDist().inv_cdf(part), rel=1e-4, abs=1e-9)
+
+
+def test_noise_is_standard_normal_and_independent_of_rows_inputs_steps_and_dropout() -> None:
+    noise = torch.stack([normal_noise(3, step, (128, 64), torch.float64) for step in range(40)])
+    n = noise.numel()
+    assert abs(noise.mean().item()) < 4 / n**0.5
+    assert noise.square().mean().item() == pytest.approx(1, abs=4 * (2 / n) ** 0.5)
+    assert noise.pow(4).mean().item() == pytest.approx(3, abs=4 * (96 / n) ** 0.5)
+    pairs = [(noise[1:], noise[:-1]), (noise[:, 1:], noise[:, :-1]), (noise[..., 1:], noise[..., :-1])]
+    kept = torch.stack([dropout_mask(3, step, 0, 0.5, (128, 64)) for step in range(40)]).double() * 2 - 1
+    for left, right in (*pairs, (noise, kept)):
+        assert abs((left * right).mean().item()) < 4.5 / left.numel() ** 0.5
+
+
+def test_a_members_noise_and_partners_are_its_own_whatever_stands_beside_it() -> None:
+    seeds = [3, 2**62 + 5, 9]
+    noise = normal_noise(torch.tensor(seeds), 4, (33, 17), torch.float32)
+    partners = mixing_partners(torch.tensor(seeds), 4, 33)
+    for i, seed in enumerate(seeds):
+        assert torch.equal(noise[i], normal_noise(seed, 4, (33, 17), torch.float32))
+        assert torch.equal(partners[i], mixing_partners(seed, 4, 33))
+        assert partners[i].sort().values.tolist() == list(range(33))
+    assert not torch.equal(mixing_partners(3, 4, 33), mixing_partners(3, 5, 33))
+
+
+def test_shares_are_known_numbers_of_a_beta_distribution() -> None:
+    # Written down: a change would silently change every recorded study.
+    assert mixing_shares(7, 0.4, 2, 3) == [0.7342841016344923, 0.07431570730204612, 0.9479403508418085]
+    for alpha in (0.2, 1.0, 5.0):
+        found = np.array([mixing_shares(1, alpha, epoch, 500) for epoch in range(1, 21)])
+        assert found.min() >= 0 and found.max() <= 1
+        assert found.mean() == pytest.approx(0.5, abs=0.02)
+        assert found.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.1)

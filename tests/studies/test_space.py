@@ -37,6 +37,10 @@ activation = ["relu", "leaky_relu"]
 slope = { low = 0.01, high = 0.3, log = true }
 initialization = ["default", "orthogonal"]
 dropout = { low = 0.0, high = 0.55, step = 0.1 }
+noise = { low = 0.0, high = 0.3 }
+mixup = [0.0, 0.2]
+label_smoothing = { low = 0.0, high = 0.2 }
+class_weights = ["none", "balanced"]
 optimizer = ["sgd", "adamw"]
 learning_rate = { low = 1e-3, high = 0.1, log = true }
 momentum = { low = 0.0, high = 0.9 }
@@ -121,7 +125,8 @@ def test_fixed_values_are_part_of_a_suggestion_but_not_searched() -> None:
     ((chosen, searched),) = suggestions(spec_of("width = [8, 16]", "[training]\ndropout = 0.25"), 1)
 
     assert searched == ("width",)
-    assert chosen.keys() == RULES.keys() - {"slope"}
+    idle = {name for name, rule in RULES.items() if rule.idle is not None}
+    assert chosen.keys() == RULES.keys() - {"slope"} - idle
     assert (chosen["depth"], chosen["dropout"], chosen["momentum"], chosen["learning_rate"]) == (2, 0.25, 0.9, 0.05)
 
 
