@@ -26,6 +26,7 @@ OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "cosine", "one_cycle")
 PRECISIONS = ("fp32", "tf32", "bf16")
 CLASS_WEIGHTS = ("none", "balanced")
+NORMALIZATIONS = ("none", "batch", "layer")
 CLASSIFICATION_METRICS = ("accuracy", "balanced_accuracy", "f1", "roc_auc", "log_loss")
 REGRESSION_METRICS = ("rmse", "mae", "r2")
 METRICS = CLASSIFICATION_METRICS + REGRESSION_METRICS
@@ -165,7 +166,7 @@ class DataConfig:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """One feed-forward network: Linear, activation, dropout, repeated; then a Linear head."""
+    """One feed-forward network: Linear, normalization, activation, dropout, repeated; then a Linear head."""
 
     n_features: int
     """Input features F, after preprocessing."""
@@ -181,6 +182,8 @@ class ModelConfig:
     """Name in `INITIALIZATIONS`."""
     dropout: float = 0.0
     """Probability that a hidden unit's output is dropped, in [0, 0.99]; masks round it to 2**-16."""
+    normalization: str = "none"
+    """Name in `NORMALIZATIONS`: over what each hidden unit is standardised before its activation."""
 
     def __post_init__(self) -> None:
         """Check each field."""
@@ -192,6 +195,7 @@ class ModelConfig:
         _between("slope", self.slope, 0, 1)
         _one_of("initialization", self.initialization, INITIALIZATIONS)
         _between("dropout", self.dropout, 0, 0.99)
+        _one_of("normalization", self.normalization, NORMALIZATIONS)
 
     @property
     def depth(self) -> int:

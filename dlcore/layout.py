@@ -6,10 +6,13 @@ Layer by layer, members lie behind one another in the order of the stack, those 
                                          equal members and a group of equal activations are each one contiguous piece
     weights of a layer                   member after member, each (out, in) as in nn.Linear
     biases of a layer           (R,)
+    gains, shifts of a layer    (R,)     of a normalization, behind all biases; see below
     outputs                     (P, C, B)
 
 Neighbours of equal shape form a run, whose pieces view as (n, H, B) and (n, out, in): one batched product. The
 first layer is a single product whatever the widths, since all members read the same rows.
+
+The members of a stack have one kind of normalization. Over batches a layer has no biases, and its shifts lie there.
 """
 
 from collections.abc import Sequence
@@ -83,6 +86,10 @@ class Layer:
     """Empty for heads."""
     own_runs: tuple[Run, ...]
     """The runs where each member reads a batch of its own: other ones in the first layer."""
+    gain: int | None = None
+    """Where the gains of its normalization begin in the flat parameters; None without one."""
+    shift: int | None = None
+    """Likewise its shifts."""
 
     @property
     def rows(self) -> int:
@@ -106,6 +113,18 @@ class Layout:
     n_weights: int
     """Weights come first in the flat parameters, then biases."""
     n_parameters: int
+    normalization: str = "none"
+    """Of all members that have hidden layers."""
+
+    @property
+    def vectors(self) -> list[tuple[int, int, int]]:
+        """What is behind the weights, in order: member, place and size of biases, then gains and shifts."""
+        found = [(block.member, block.bias, block.n_out) for block in self.blocks]
+        for layer in self.layers:
+            for start in (layer.gain, layer.shift):
+                if start is not None and start != layer.bias:
+                    found += [(block.member, start + block.row, block.n_out) for block in layer.blocks]
+        return found
 
     @property
     def blocks(self) -> list[Block]:
@@ -142,12 +161,24 @@ def lay_out(models: Sequence[ModelConfig], padded: Sequence[tuple[int, ...]]) ->
         own_runs = _runs(blocks, models, is_first=False) if is_first else runs
         return Layer(tuple(blocks), tuple(runs), tuple(spans), tuple(own_runs))
 
-    return Layout(
-        layers=tuple(laid(blocks, _spans(blocks, models), is_first=i == 0) for i, blocks in enumerate(hidden)),
-        head=laid(heads, (), is_first=False),
-        n_weights=n_weights,
-        n_parameters=place.bias,
-    )
+    normalization = next((model.normalization for model in models if model.depth), "none")
+    layers = [laid(blocks, _spans(blocks, models), is_first=i == 0) for i, blocks in enumerate(hidden)]
+    layers, n_parameters = _normalized(layers, normalization, place.bias)
+    return Layout(tuple(layers), laid(heads, (), is_first=False), n_weights, n_parameters, normalization)
+
+
+def _normalized(layers: list[Layer], normalization: str, end: int) -> tuple[list[Layer], int]:
+    """Hidden layers with the places of what their normalization trains, behind all else; and the new end."""
+    if normalization == "none":
+        return layers, end
+    found = []
+    for layer in layers:
+        gain, end = end, end + layer.rows
+        shift = layer.bias
+        if normalization == "layer":
+            shift, end = end, end + layer.rows
+        found.append(replace(layer, gain=gain, shift=shift))
+    return found, end
 
 
 @dataclass(slots=True)

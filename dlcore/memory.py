@@ -57,6 +57,8 @@ def _lasting(stack: Sequence[Member], layout: Layout, visits: Visits, data: Tens
     configs = [member.train_config for member in stack]
     outputs = len(stack) * data.task.n_outputs * visits.n_val
     numbers = copies * layout.n_parameters + hyperparameters_of(layout, configs) + arena + outputs
+    if layout.normalization == "batch":
+        numbers += 4 * sum(layer.rows for layer in layout.layers)  # running statistics, now and in the best epoch
     if data.task.name != "regression" and any(map(is_weighed, configs)):
         shapes = visits.train_shapes(config.batch_size)
         numbers += len(stack) * n_classes(data.task) * (2 + sum(shape[-2] for shape in shapes))

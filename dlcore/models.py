@@ -1,4 +1,4 @@
-"""Config -> network: Linear, activation, dropout, repeated, then a Linear head, as one `nn.Sequential`.
+"""Config -> network: Linear, normalization, activation, dropout, repeated, then a Linear head, as one `nn.Sequential`.
 
 The number of parameters is known before anything is built. Initial weights depend on the config and the seed
 alone, never on PyTorch's global generator. Losses and links are not here: a network gives raw outputs
@@ -8,6 +8,7 @@ alone, never on PyTorch's global generator. Losses and links are not here: a net
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlcore.activations import ACTIVATIONS
@@ -22,8 +23,86 @@ def layer_sizes(config: ModelConfig) -> list[tuple[int, int]]:
 
 
 def count_parameters(config: ModelConfig) -> int:
-    """Weights and biases of the network that `build_model` would build."""
-    return sum((n_in + 1) * n_out for n_in, n_out in layer_sizes(config))
+    """Weights and biases of the network that `build_model` would build, gains of normalization included."""
+    of_linears = sum((n_in + 1) * n_out for n_in, n_out in layer_sizes(config))
+    # A gain and a shift for each hidden unit; over batches the shift is in the place of a bias.
+    return of_linears + {"none": 0, "batch": 1, "layer": 2}[config.normalization] * sum(config.widths)
+
+
+NORM_EPSILON, NORM_MOMENTUM = 1e-5, 0.1
+"""Of `nn.BatchNorm1d` and `nn.LayerNorm`."""
+
+
+class BatchNorm(nn.Module):
+    """`nn.BatchNorm1d`, which in training also takes a batch of one row (the last of an epoch, say).
+
+    One row has no spread to divide by: its standardised values are 0, and running statistics are left as they are.
+    Weights and statistics have the names that `nn.BatchNorm1d` gives them, which loads them; the number of batches is
+    not kept, since nothing needs it.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, n_units: int) -> None:
+        """For rows of so many units."""
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(n_units)), nn.Parameter(torch.zeros(n_units))
+        self.register_buffer("running_mean", torch.zeros(n_units))
+        self.register_buffer("running_var", torch.ones(n_units))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Standardise `inputs` (B, H); returns (B, H)."""
+        if self.training and len(inputs) == 1:
+            return (inputs - inputs) * self.weight + self.bias
+        statistics = self.running_mean, self.running_var
+        return F.batch_norm(inputs, *statistics, self.weight, self.bias, self.training, NORM_MOMENTUM, NORM_EPSILON)
+
+    def extra_repr(self) -> str:
+        """What `print(model)` shows of it."""
+        return str(len(self.weight))
+
+
+def has_bias(config: ModelConfig, layer: int) -> bool:
+    """Whether a Linear layer has a bias: not where the mean of its outputs is taken away again, over a batch."""
+    return config.normalization != "batch" or layer == config.depth
+
+
+def tensor_names(config: ModelConfig) -> list[tuple[str, ...]]:
+    """Names in the state dict of what each Linear layer and its normalization train, in the order of `draw_tensors`."""
+    stride = 2 + (config.normalization != "none") + (config.dropout > 0)
+    names: list[tuple[str, ...]] = []
+    for i in range(0, stride * config.depth, stride):
+        weight, bias, gain, shift = f"{i}.weight", f"{i}.bias", f"{i + 1}.weight", f"{i + 1}.bias"
+        by_kind = {"none": (weight, bias), "batch": (weight, shift, gain), "layer": (weight, bias, gain, shift)}
+        names.append(by_kind[config.normalization])
+    return [*names, (f"{stride * config.depth}.weight", f"{stride * config.depth}.bias")]
+
+
+def statistic_names(config: ModelConfig) -> list[tuple[str, ...]]:
+    """Names in the state dict of the running mean and variance of each hidden layer; empty where there are none."""
+    if config.normalization != "batch":
+        return []
+    return [
+        tuple(names[2].replace("weight", f"running_{of}") for of in ("mean", "var"))
+        for names in tensor_names(config)[:-1]
+    ]
+
+
+def draw_tensors(config: ModelConfig, seed: int) -> list[tuple[Tensor, ...]]:
+    """What each layer trains, before the first step, on the CPU in float32.
+
+    Weight (out, in) and bias (out,) of a Linear layer; then, all (out,), the gain and the shift of a normalization over
+    layers. Over batches its shift comes in the place of the bias.
+    """
+    found: list[tuple[Tensor, ...]] = []
+    for layer, (weight, bias) in enumerate(draw_linears(config, seed)):
+        gain, shift = torch.ones_like(bias), torch.zeros_like(bias)
+        if layer == config.depth or config.normalization == "none":
+            found.append((weight, bias))
+        else:
+            found.append((weight, shift, gain) if config.normalization == "batch" else (weight, bias, gain, shift))
+    return found
 
 
 class SeededDropout(nn.Module):
@@ -110,12 +189,20 @@ def build_model(
     modules: list[nn.Module] = []
     for index, (weight, bias) in enumerate(draw_linears(config, seed)):
         # On the meta device, since nn.Linear's constructor would draw from the global generator.
-        linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-        linear.weight, linear.bias = nn.Parameter(weight), nn.Parameter(bias)
+        linear = nn.Linear(weight.shape[1], weight.shape[0], bias=has_bias(config, index), device="meta")
+        linear.weight = nn.Parameter(weight)
+        if has_bias(config, index):
+            linear.bias = nn.Parameter(bias)
         modules.append(linear)
         if index == config.depth:
             break
+        if config.normalization != "none":
+            modules.append(_norm(config.normalization, len(bias)))
         modules.append(ACTIVATIONS[config.activation].module(config.slope))
         if config.dropout > 0:
             modules.append(SeededDropout(config.dropout, seed, index))
     return nn.Sequential(*modules).to(device=device, dtype=dtype)
+
+
+def _norm(normalization: str, n_units: int) -> nn.Module:
+    return BatchNorm(n_units) if normalization == "batch" else nn.LayerNorm(n_units, NORM_EPSILON)

@@ -16,6 +16,7 @@ from torch import nn
 
 from dlcore.config import ModelConfig
 from dlcore.exported import Interface
+from dlcore.models import NORM_EPSILON, BatchNorm
 from dlcore.onnx_columns import encode_columns, input_type
 from dlcore.onnx_nodes import ML_DOMAIN, ML_OPSET, OPSET, Graph, curves
 from dlcore.preprocess import Preprocessor
@@ -102,17 +103,32 @@ def build_graph(
 
 
 def _forward(graph: Graph, features: str, network: nn.Sequential, config: ModelConfig) -> str:
-    """Rows (N, F) -> outputs (N, C). Dropout is the identity."""
+    """Rows (N, F) -> outputs (N, C). Dropout is the identity; a normalization over batches is part of the weights."""
     linears = [module for module in network if isinstance(module, nn.Linear)]
+    norms = [module for module in network if isinstance(module, BatchNorm | nn.LayerNorm)]
     values = features
     for index, linear in enumerate(linears):
-        weight, bias = (
-            graph.constant(parameter.detach().numpy().astype(np.float32)) for parameter in (linear.weight, linear.bias)
-        )
+        norm = norms[index] if norms and index < len(linears) - 1 else None
+        folded = norm if isinstance(norm, BatchNorm) else None
+        weight, bias = (graph.constant(p.astype(np.float32)) for p in _affine(linear, folded))
         values = graph.add("Gemm", values, weight, bias, transB=1)
+        if isinstance(norm, nn.LayerNorm):
+            gain, shift = (graph.constant(p.detach().numpy().astype(np.float32)) for p in (norm.weight, norm.bias))
+            values = graph.add("LayerNormalization", values, gain, shift, axis=-1, epsilon=norm.eps)
         if index < len(linears) - 1:
             values = ACTIVATION_NODES[config.activation](graph, values, config.slope)
     return values
+
+
+def _affine(linear: nn.Linear, norm: BatchNorm | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weight (out, in) and bias (out,) of a Linear layer and the normalization over batches behind it, as measured."""
+    weight = linear.weight.detach().double().numpy()
+    if norm is None:
+        return weight, linear.bias.detach().double().numpy()
+    tensors = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    gain, shift, mean, variance = (tensor.detach().double().numpy() for tensor in tensors)
+    scale = gain / np.sqrt(variance + NORM_EPSILON)
+    return weight * scale[:, np.newaxis], shift - mean * scale
 
 
 def _gelu(graph: Graph, x: str, slope: float) -> str:

@@ -85,6 +85,11 @@ def has_dropout(model: ModelConfig) -> bool:
     return model.dropout > 0 and model.depth > 0
 
 
+def normalization_of(model: ModelConfig) -> str:
+    """Over what hidden units are standardised, where there are any."""
+    return model.normalization if model.depth > 0 else "none"
+
+
 def engine_for(member: Member, device_type: str) -> str:
     """Which engine trains a network faster in company: a fixed rule on its shape and the kind of device.
 
@@ -143,14 +148,14 @@ def cut_into_stacks(members: Sequence[Member], cost: Cost, itemsize: int) -> lis
     """Indices of the members of each stack, in the order they have inside it, for one core or device.
 
     Members that see the rows which all see are apart from those with rows or an order of their own, and these by their
-    numbers of rows; see `dlcore.visits`. So are those whose rows are augmented. Then they are sorted by shape and cut
-    where the work is even, so that the stacks are alike inside.
+    numbers of rows; see `dlcore.visits`. So are those whose rows are augmented, and each kind of normalization. Then
+    they are sorted by shape and cut where the work is even, so that the stacks are alike inside.
     """
-    kinds: dict[tuple[int, int, bool] | None, list[int]] = {}
+    kinds: dict[tuple[tuple[int, int, bool] | None, str], list[int]] = {}
     for index, member in enumerate(members):
-        kinds.setdefault(row_kind(member), []).append(index)
+        kinds.setdefault((row_kind(member), normalization_of(member.model_config)), []).append(index)
     stacks: list[list[int]] = []
-    for kind, own in kinds.items():
+    for (kind, _), own in kinds.items():
         alike = [members[i] for i in own]
         memory = sum(stack_bytes(m.model_config, m.train_config.batch_size, itemsize) for m in alike)
         if kind is not None:
@@ -196,10 +201,15 @@ def _cut(members: Sequence[Member], work: Sequence[float], n: int) -> list[list[
     return parts
 
 
-def _shared_costs(member: Member) -> tuple[bool, ...]:
-    """What a whole stack pays for if one of its members has it, the dearest first."""
+def _shared_costs(member: Member) -> tuple[str, bool, bool, bool]:
+    """What a stack must share, then what a whole stack pays for if one of its members has it, the dearest first."""
     config = member.train_config
-    return config.is_augmented, has_dropout(member.model_config), is_weighed(config)
+    return (
+        normalization_of(member.model_config),
+        config.is_augmented,
+        has_dropout(member.model_config),
+        is_weighed(config),
+    )
 
 
 def _spread(work: Sequence[float], n: int) -> list[list[int]]:

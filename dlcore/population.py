@@ -23,7 +23,7 @@ from dlcore.curve import Divergence, Epoch, find_divergence, is_better, is_out_o
 from dlcore.errors import ConfigError
 from dlcore.grouped import has_grouped_products
 from dlcore.memory import predict_memory_bytes
-from dlcore.models import count_parameters, draw_linears
+from dlcore.models import count_parameters, draw_tensors, statistic_names, tensor_names
 from dlcore.packing import Member, cost_of, cut_into_stacks, step_flops
 from dlcore.precision import check_precision
 from dlcore.rows import TensorData
@@ -134,15 +134,13 @@ class MemberState:
             self.ended_at = point.finished_at
         return point
 
-    def keep_weights(self, linears: Linears) -> None:
-        """Copy the parameters of the best epoch."""
+    def keep_weights(self, linears: Linears, statistics: Linears) -> None:
+        """Copy the parameters and running statistics of the best epoch."""
+        tensors = list(chain.from_iterable((*linears, *statistics)))
         if not self.best_weights:
-            # nn.Sequential counts modules: Linear, activation, and dropout where there is any.
-            stride = 3 if self.model_config.dropout > 0 else 2
-            for index, (weight, bias) in enumerate(linears):
-                self.best_weights[f"{index * stride}.weight"] = torch.empty_like(weight)
-                self.best_weights[f"{index * stride}.bias"] = torch.empty_like(bias)
-        torch._foreach_copy_(list(self.best_weights.values()), list(chain.from_iterable(linears)))
+            names = chain.from_iterable((*tensor_names(self.model_config), *statistic_names(self.model_config)))
+            self.best_weights = {n: torch.empty_like(t) for n, t in zip(names, tensors, strict=True)}
+        torch._foreach_copy_(list(self.best_weights.values()), tensors)
 
 
 class Population:
@@ -253,13 +251,15 @@ class Population:
     def _judge(self, place: int, numbers: Sequence[Sequence[float]]) -> dict[int, Epoch]:
         """Take an epoch's numbers, one row per member of a stack, into the living members' curves."""
         points = {}
-        for index, of_member, linears in zip(self._indices[place], numbers, self.stacks[place].views, strict=True):
+        stack = self.stacks[place]
+        of_members = zip(self._indices[place], numbers, stack.views, stack.statistics, strict=True)
+        for index, of_member, linears, statistics in of_members:
             state = self.states[index]
             point = state.judge(of_member) if state.is_living else None
             if point is not None:
                 points[index] = point
                 if state.best is point:
-                    state.keep_weights(linears)
+                    state.keep_weights(linears, statistics)
         return points
 
     # ---- packing
@@ -309,8 +309,11 @@ def first_states(members: Sequence[Member], data: TensorData) -> list[MemberStat
 
 def _initial_network(member: Member, dtype: torch.dtype) -> Network:
     """A member's network before the first step."""
-    linears = draw_linears(member.model_config, member.seed)
-    return Network([(weight.to(dtype), bias.to(dtype)) for weight, bias in linears], ())
+    config = member.model_config
+    tensors = [tuple(tensor.to(dtype) for tensor in layer) for layer in draw_tensors(config, member.seed)]
+    widths = config.widths if config.normalization == "batch" else ()
+    statistics: Linears = [(torch.zeros(width, dtype=dtype), torch.ones(width, dtype=dtype)) for width in widths]
+    return Network(tensors, (), statistics)
 
 
 def check_members(members: Sequence[Member], data: TensorData) -> None:

@@ -104,7 +104,8 @@ def forward_rounded(model: nn.Sequential, x: Tensor) -> Tensor:
 
 
 def _linear(linear: nn.Linear, x: Tensor) -> Tensor:
-    outputs: Tensor = _RoundedLinear.apply(x, linear.weight, linear.bias)  # type: ignore[no-untyped-call]
+    bias = linear.bias if linear.bias is not None else linear.weight.new_zeros(len(linear.weight))
+    outputs: Tensor = _RoundedLinear.apply(x, linear.weight, bias)  # type: ignore[no-untyped-call]
     return outputs
 
 

@@ -7,6 +7,8 @@ run of n equal members is (n, H, B).
     z_l = W_l a_(l-1) + b_l;  a_l = f(z_l) * keep / (1 - p)
     d_l = (W_(l+1)^T d_(l+1)) * keep / (1 - p) * f'(z_l);  dW_l = d_l a_(l-1)^T;  db_l = sum over rows of d_l
 
+A normalization (`dlcore.normalization`) stands between z_l and f, and has one more tensor of a layer's size.
+
 Members meet in no sum: a product over all members (the first layer) has each member's units as rows of its
 own, so that a NaN stays with its member.
 """
@@ -22,6 +24,7 @@ from dlcore.config import ModelConfig
 from dlcore.elementwise import NEEDS_INPUT, Op, backward_op, forward_op, leaky_relu_ops
 from dlcore.grouped import Product, grouped_product
 from dlcore.layout import Block, Layer, Layout, Run, Span
+from dlcore.normalization import Norms, Trained
 from dlcore.precision import Factors, factor_dtype, product_op
 
 
@@ -51,7 +54,7 @@ def arena_size(layout: Layout, shape: tuple[int, ...], *, has_backward: bool, ha
     n_rows = shape[-2]
     size = aligned(prod(shape)) + (2 if has_backward else 1) * aligned(layout.head.rows * n_rows)
     for layer in layout.layers:
-        copies = 1 + has_backward * (1 + has_dropout)
+        copies = 1 + has_backward * (1 + has_dropout + (layer.gain is not None))
         size += copies * aligned(layer.rows * n_rows)
         size += aligned(_kept_rows(layer, has_dropout=has_dropout and has_backward) * n_rows)
     return size
@@ -119,6 +122,13 @@ class Program:
         self._factors = Factors(is_rounded=extras.factors is not None and gradients is not None)
         if gradients is not None:
             self._factors.share(parameters, extras.factors)
+        self._normed: list[Trained] = []
+        if gradients is not None and extras.norms is not None:
+            standardised = [arena.take(layer.rows, n_rows) for layer in layout.layers]
+            self._normed = [
+                extras.norms.training(index, z, kept, parameters, d)
+                for index, (z, kept, d) in enumerate(zip(self._z, standardised, self._d, strict=True))
+            ]
         self._derivatives: dict[tuple[int, int], Op] = {}
         self.forward: list[Op] = list(self._forward())
         """From `x` (and `keep`) to `outputs`."""
@@ -131,6 +141,7 @@ class Program:
         yield from self._factors.update(self._parameters, self.x)
         for index, layer in enumerate(self._layout.layers):
             yield from self._affine(layer, self._z[index])
+            yield from self._normalized(index)
             for span in layer.spans:
                 yield from self._activation(index, span)
             z, kept = self._z[index], self._kept[index]
@@ -140,6 +151,8 @@ class Program:
     def _affine(self, layer: Layer, z: Tensor) -> Iterator[Op]:
         """z <- W a + b for all members."""
         bias = self._parameters[layer.bias : layer.bias + layer.rows]
+        if not _has_bias(layer):
+            bias = torch.zeros_like(bias)
         weights = self._factors.of(self._parameters)
         if weights.dtype != z.dtype:
             # CUDA's products of narrower factors write what they give, and add it to nothing.
@@ -155,6 +168,15 @@ class Program:
             outputs = self._rows(z, run)
             product = outputs.addmm_ if outputs.dim() == 2 else outputs.baddbmm_
             yield partial(product, self._weights(run, weights), self._inputs(run))
+
+    def _normalized(self, index: int) -> list[Op]:
+        """The normalization of a hidden layer, if there is one."""
+        norms = self._extras.norms
+        if norms is None:
+            return []
+        if self._gradients is None:
+            return list(norms.measuring(index, self._z[index], self._parameters))
+        return self._normed[index].forward
 
     def _activation(self, index: int, span: Span) -> Iterator[Op]:
         """The activation of a span, and its derivative for later."""
@@ -188,12 +210,16 @@ class Program:
                 yield partial(d.mul_, self.keep[index])
             for span in layer.spans:
                 yield self._derivatives[index, span.start]
+            if self._normed:
+                assert self._gradients is not None
+                yield from self._normed[index].backward(self._gradients)
             yield from self._gradients_of(layer, d)
 
     def _gradients_of(self, layer: Layer, d: Tensor) -> Iterator[Op]:
         """From d of a layer to the gradients of its weights and biases, and to d of the layers before."""
         assert self._gradients is not None
-        yield partial(torch.sum, d, 1, out=self._gradients[layer.bias : layer.bias + layer.rows])
+        if _has_bias(layer):
+            yield partial(torch.sum, d, 1, out=self._gradients[layer.bias : layer.bias + layer.rows])
         yield from self._factors.update(d)
         factor = self._factors.of(d)
         if self._is_grouped(layer):
@@ -292,6 +318,11 @@ class Program:
         return (self._factors.of(whole) if is_factor else whole)[start - first : stop - first]
 
 
+def _has_bias(layer: Layer) -> bool:
+    """Whether what lies in a layer's place of biases is added to its products."""
+    return layer.shift != layer.bias
+
+
 class Extras:
     """What a program needs to know of the members beside the layout."""
 
@@ -317,6 +348,8 @@ class Extras:
         """The parameters, rounded, for all programs; None where they are their own factors."""
         self.has_dropout = any(member.dropout > 0 and member.widths for member in members)
         self.is_grouped = is_grouped
+        self.norms = Norms(layout, members, like) if layout.normalization != "none" else None
+        """None where there is no normalization."""
         self._layout, self._members = layout, members
         self._device, self._dtype = like.device, like.dtype
 

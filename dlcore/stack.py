@@ -6,7 +6,7 @@ of them is judged in `dlcore.population`. Inside an epoch nothing waits for the 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from dlcore.elementwise import Op
 from dlcore.layout import Block, Layout, lay_out
 from dlcore.losses import loss_ops, targets_like
 from dlcore.metrics import widest_dtype
+from dlcore.normalization import Norms
 from dlcore.packing import Cost, Member, padded_widths
 from dlcore.precision import products_in
 from dlcore.program import Arena, Extras, Program, arena_size
@@ -27,8 +28,9 @@ from dlcore.tasks import curve_metric
 from dlcore.updates import Schedules, Updates, n_states
 from dlcore.visits import Drawn, Visits
 
-Linears = list[tuple[Tensor, Tensor]]
-"""Weight (out, in) and bias (out,) of each Linear layer of one network, or what is kept per parameter."""
+Linears = list[tuple[Tensor, ...]]
+"""What each Linear layer of one network and its normalization train, as `models.draw_tensors` orders it: weight
+(out, in), bias (out,), gain and shift (out,). Or what an optimizer keeps for each of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Network:
     parameters: Linears
     states: tuple[Linears, ...]
     """What the optimizer keeps; empty before the first step."""
+    statistics: Linears = field(default_factory=list)
+    """Running mean and variance of each hidden layer, (out,) each, where it is normalized over batches."""
 
 
 class Stack:
@@ -66,6 +70,10 @@ class Stack:
         self._precision = configs[0].precision
         is_rounded = self._precision == "bf16"
         extras = Extras(self._layout, models, self._parameters, is_grouped=cost.is_grouped, is_rounded=is_rounded)
+        self.statistics = self._views_of_statistics(extras.norms)
+        """Each member's running means and variances, unpadded, as they are now."""
+        for own, network in zip(self.statistics, networks, strict=True):
+            _copy(own, network.statistics)
         is_augmented = configs[0].is_augmented
         self._augmentation = (
             StackAugmentation(members, self.steps_per_epoch, self._parameters) if is_augmented else None
@@ -94,9 +102,7 @@ class Stack:
         for block in self._layout.blocks:
             network = networks[block.member]
             for row, linears in zip(flat, (network.parameters, *network.states), strict=False):
-                weight, bias = linears[block.layer]
-                _weight_of(row, block)[: len(weight), : weight.shape[1]] = weight
-                row[block.bias : block.bias + len(bias)] = bias
+                _copy([self._pieces(row, block)], [linears[block.layer]])
         # Apart, so that the parameters can be passed over without the states between them.
         self._parameters, *self._states = (row.to(like.device, copy=True) for row in flat)
         self._gradients = like.new_zeros(size + 1)
@@ -111,14 +117,27 @@ class Stack:
         kept: list[list[Linears]] = [[[] for _ in flat] for _ in self.members]
         for block in self._layout.blocks:
             for linears, row in zip(kept[block.member], flat, strict=True):
-                weight, bias = self._pieces(row, block)
-                linears.append((weight.clone(), bias.clone()))
-        return [Network(parameters, tuple(states)) for parameters, *states in kept]
+                linears.append(tuple(piece.clone() for piece in self._pieces(row, block)))
+        statistics = [[tuple(t.cpu().clone() for t in layer) for layer in own] for own in self.statistics]
+        return [Network(own[0], tuple(own[1:]), of) for own, of in zip(kept, statistics, strict=True)]
 
-    def _pieces(self, flat: Tensor, block: Block) -> tuple[Tensor, Tensor]:
-        """Views of a block's weight (out, in) and bias (out,) in a flat tensor, without the padding."""
+    def _pieces(self, flat: Tensor, block: Block) -> tuple[Tensor, ...]:
+        """Views of what a block trains in a flat tensor, without the padding; see `Linears`."""
         n_in, n_out = _sizes(self._models[block.member])[block.layer : block.layer + 2]
-        return _weight_of(flat, block)[:n_out, :n_in], flat[block.bias : block.bias + n_out]
+        starts = [block.bias]
+        if block.layer < self._models[block.member].depth:
+            layer = self._layout.layers[block.layer]
+            further = (layer.gain, None if layer.shift == layer.bias else layer.shift)
+            starts += [start + block.row for start in further if start is not None]
+        vectors = (flat[start : start + n_out] for start in starts)
+        return _weight_of(flat, block)[:n_out, :n_in], *vectors
+
+    def _views_of_statistics(self, norms: Norms | None) -> list[Linears]:
+        found: list[Linears] = [[] for _ in self.members]
+        for layer, statistics in zip(self._layout.layers, norms.statistics if norms else [], strict=False):
+            for block in layer.blocks:
+                found[block.member].append(tuple(s[block.row : block.row + block.used_out] for s in statistics))
+        return found
 
     def _build_programs(self, extras: Extras) -> None:
         """One program for whole batches, one for the last if it is smaller, one that measures."""
@@ -259,6 +278,13 @@ class _Dropout:
         for layer, (owners, pairs, scales) in enumerate(zip(self._owners, self._pairs, self._scales, strict=True)):
             is_kept = dropout_rows(self._seeds, step, layer, self._p, (owners, pairs), keep[layer].shape[1])
             torch.mul(is_kept, scales, out=keep[layer])
+
+
+def _copy(into: Linears, source: Linears) -> None:
+    """Copy all tensors of a network."""
+    for views, values in zip(into, source, strict=True):
+        for view, value in zip(views, values, strict=True):
+            view.copy_(value)
 
 
 def _weight_of(flat: Tensor, block: Block) -> Tensor:

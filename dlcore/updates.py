@@ -238,19 +238,20 @@ class Updates:
         return _rectangle(lists, n - 1).to(self._w.device)
 
     def _bias_index(self) -> Tensor:
-        """Where each member's bias gradients lie, (P, K); the rest points to the 0 at the end."""
+        """Where each member's gradients lie that are not of weights, (P, K); the rest points to the 0 at the end."""
         lists: list[list[int]] = [[] for _ in self._configs]
-        for block in self._layout.blocks:
-            lists[block.member] += range(block.bias, block.bias + block.n_out)
+        for member, start, size in self._layout.vectors:
+            lists[member] += range(start, start + size)
         return _rectangle(lists, self._layout.n_parameters).to(self._w.device)
 
     # ---- one value per parameter
 
     def _owners(self) -> Tensor:
         """The member that each parameter belongs to, (N,)."""
-        blocks = self._layout.blocks
-        members = torch.tensor([block.member for block in blocks] * 2, dtype=torch.int32)
-        sizes = torch.tensor([block.size for block in blocks] + [block.n_out for block in blocks])
+        owned = [(block.member, block.size) for block in self._layout.blocks]
+        owned += [(member, size) for member, _, size in self._layout.vectors]
+        members = torch.tensor([member for member, _ in owned], dtype=torch.int32)
+        sizes = torch.tensor([size for _, size in owned])
         return members.repeat_interleave(sizes).to(self._w.device)
 
     @overload

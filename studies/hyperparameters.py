@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
 
-from dlcore.config import ACTIVATIONS, CLASS_WEIGHTS, INITIALIZATIONS, OPTIMIZERS, SCALINGS, SCHEDULES
+from dlcore.config import ACTIVATIONS, CLASS_WEIGHTS, INITIALIZATIONS, NORMALIZATIONS, OPTIMIZERS, SCALINGS, SCHEDULES
 from studies.mistakes import Mistake, must_be_one_of, shown, unknown_keys
 from studies.records import Value
 
@@ -114,6 +114,7 @@ RULES: dict[str, Rule] = {
     "slope": Rule("number", high=1, only_with=("activation", "leaky_relu")),
     "initialization": Rule("name", names=INITIALIZATIONS),
     "dropout": Rule("number", high=0.99),
+    "normalization": Rule("name", names=NORMALIZATIONS, idle="none"),
     "optimizer": Rule("name", names=OPTIMIZERS),
     "learning_rate": Rule("number", high=1_000, is_low_open=True),
     "momentum": Rule("number", high=1, is_high_open=True, only_with=("optimizer", "sgd")),

@@ -24,6 +24,7 @@ from dlcore.config import (
     CLASS_WEIGHTS,
     KINDS,
     METRICS,
+    NORMALIZATIONS,
     OPTIMIZERS,
     PRECISIONS,
     SCALINGS,
@@ -247,6 +248,7 @@ class Training(Section):
     warmup_epochs: int = Field(default=0, ge=0)
     weight_decay: float = Field(default=0.0, ge=0, le=1_000)
     dropout: float = Field(default=0.0, ge=0, le=0.99)
+    normalization: Annotated[str, _one_of(NORMALIZATIONS)] = "none"
     noise: float = Field(default=0.0, ge=0, le=100)
     mixup: float = Field(default=0.0, ge=0, le=100)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)

@@ -200,6 +200,7 @@ def model_config(hyperparameters: Hyperparameters, n_features: int, n_outputs: i
         activation=str(values["activation"]),
         initialization=str(values["initialization"]),
         dropout=float(values["dropout"]),
+        normalization=str(values.get("normalization", "none")),
         **({"slope": float(values["slope"])} if "slope" in values else {}),
     )
 

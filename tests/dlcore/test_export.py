@@ -94,6 +94,32 @@ def test_onnx_answers_as_torch_does(tmp_path, task, activation):
             assert labels.tolist() == [splits.class_labels[i] for i in expected.argmax(axis=1)]
 
 
+@pytest.mark.parametrize("kind", ["batch", "layer"])
+@pytest.mark.parametrize("task", TASKS)
+def test_a_normalized_network_answers_as_it_was_measured_and_loads_back(tmp_path, task, kind):
+    splits = make_splits(task)
+    model, config = make_network(splits, "gelu", normalization=kind, dropout=0.2)
+    stream = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if "running" in name or "1." in name:
+                tensor.copy_(torch.rand(tensor.shape, generator=stream) + 0.2)
+    exported = ExportedModel.load(export_model(tmp_path / "out", model, config, splits, {}))
+    operators = [node.op_type for node in onnx.load(tmp_path / "out" / "model.onnx").graph.node]
+    assert operators.count("LayerNormalization") == 2 * (kind == "layer")
+    x = splits.train.x.numbers()[:50]
+    expected, answers = torch_answers(model, splits, x), exported.predict(columns_of(splits, x))
+    if task == "regression":
+        gap = (answers["prediction"] - expected[:, 0]) / splits.preprocessor.target_scale[0]
+        assert np.abs(gap).max() <= 1e-5
+    else:
+        found = np.stack([answers[f"probability_{label}"] for label in splits.class_labels], axis=1)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    network, _, manifest = load_network(tmp_path / "out")
+    assert manifest["architecture"]["normalization"] == kind
+    assert np.array_equal(torch_answers(network, splits, x), expected)
+
+
 @pytest.mark.parametrize("scaling", SCALINGS)
 @pytest.mark.parametrize("task", TASKS)
 def test_raw_rows_of_all_kinds_are_answered_as_torch_does(tmp_path, task, scaling):

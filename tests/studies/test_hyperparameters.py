@@ -51,7 +51,7 @@ def test_every_value_that_a_rule_allows_can_be_trained() -> None:
             if name == "preprocess":
                 PreprocessConfig(scaling=str(value))
                 continue
-            model = name in ("activation", "slope", "initialization", "dropout")
+            model = name in ("activation", "slope", "initialization", "dropout", "normalization")
             config = {name: value}
             ModelConfig(1, 1, (1,), **config) if model else TrainConfig(epochs=1, **config)  # type: ignore[arg-type]
 

@@ -37,6 +37,7 @@ activation = ["relu", "leaky_relu"]
 slope = { low = 0.01, high = 0.3, log = true }
 initialization = ["default", "orthogonal"]
 dropout = { low = 0.0, high = 0.55, step = 0.1 }
+normalization = ["none", "batch", "layer"]
 noise = { low = 0.0, high = 0.3 }
 mixup = [0.0, 0.2]
 label_smoothing = { low = 0.0, high = 0.2 }
