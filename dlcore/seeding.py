@@ -124,7 +124,8 @@ def normal_noise(seed: int | Tensor, step: int | Tensor, shape: tuple[int, int],
     """
     halves = _halves(seed, step, _NOISE, shape)
     numbers = halves.to(torch.int32).add_(32768)
-    return _normal_quantiles(halves.device, dtype).index_select(0, numbers.view(-1)).view(halves.shape)
+    quantiles: Tensor = _normal_quantiles(halves.device, dtype)
+    return quantiles.index_select(0, numbers.view(-1)).view(halves.shape)
 
 
 @cache

@@ -243,3 +243,42 @@ def test_a_network_is_measured_and_exported_with_the_numbers_that_it_was_trained
     assert load_network(folder)[1] == splits.preprocessor != trainer.splits.preprocessor
     alone = [(e.train_loss, e.val_loss) for e in trainer.retrain(records[1])]
     assert alone[-1] == pytest.approx((records[1].curve[-1].train_loss, records[1].curve[-1].val_loss), rel=1e-4)
+
+
+CURES: tuple[dict[str, object], ...] = (
+    {"noise": 0.2},
+    {"mixup": 0.3, "class_weights": "balanced"},
+    {"label_smoothing": 0.1, "normalization": "layer"},
+    {"normalization": "batch", "mixup": 0.2, "width": 9},
+)
+
+
+def test_trials_with_cures_for_overfitting_come_out_again_and_are_exported(tmp_path: Path) -> None:
+    trainer = make_trainer(make_spec(search={"halving": {"first_rung": 2, "reduction_factor": 2}}))
+    events = trainer.train([suggestion(n, **cure) for n, cure in enumerate(CURES)], 0, [], None)
+    cohort = [e for e in events if isinstance(e, TrialRecord)]
+    for record in cohort:
+        again = trainer.retrain_network(record, cohort, [])
+        assert [replace(e, finished_at=0) for e in again.curve] == [replace(e, finished_at=0) for e in record.curve]
+        assert record.best is not None
+        measured = trainer.measure(again.model, record.hyperparameters, "val")
+        assert measured["loss"] == pytest.approx(record.best.val_loss, rel=1e-5)
+        assert record.n_parameters == sum(p.numel() for p in again.model.parameters())
+        alone = [(e.train_loss, e.val_loss) for e in trainer.retrain(record)]
+        assert alone == [pytest.approx((e.train_loss, e.val_loss), rel=1e-4) for e in record.curve]
+        export_model(tmp_path / str(record.number), again.model, again.model_config, trainer.splits, {})
+
+
+def test_cures_go_with_folds_and_fresh_seeds() -> None:
+    spec = make_spec(data={"source": "sklearn:wine", "split": {"folds": 3}})
+    splits = load_splits(spec.data_config(), spec.seed)
+    trainer = Trainer(spec, resolved_objectives(spec, splits.task), splits)
+    suggestions = [suggestion(n, **cure) for n, cure in enumerate(CURES)]
+    records = [e for e in trainer.train(suggestions, 0, [], None) if isinstance(e, TrialRecord)]
+    for record in records:
+        alone = [(e.train_loss, e.val_loss) for e in trainer.retrain(record)]
+        assert alone == [pytest.approx((e.train_loss, e.val_loss), rel=1e-4) for e in record.curve]
+    for fresh in trainer.train_fresh(suggestions[:2], 2, lambda epoch: None):
+        for one in fresh:
+            assert one.val is not None and math.isfinite(one.val["loss"]) and one.network is not None
+            assert trainer.measure(one.network(), suggestions[0].hyperparameters, "test")["accuracy"] > 0.3
