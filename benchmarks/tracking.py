@@ -1,11 +1,12 @@
 """How fast runs get into MLflow, and what that costs a study.
 
 The same runs of about 90 metric points are written by SQL, by REST, and by MLflow's own client run by run (create_run,
-one log_batch, update), in turn, to one tracking server of a home of its own. Then the same study runs with tracking
-off, by SQL, by REST, and towards a server that accepts and never answers.
+one log_batch, update), in turn: to the tracking server of a home, which has one worker, and (but for SQL) to one that
+has four, as MLflow starts it. Then the same study runs without a mirror, by SQL, by REST with the server on the same
+cores, and towards servers that fail in five ways; the growth is that over the study without a mirror of the same turn.
 
     python -m benchmarks.tracking
-    python -m benchmarks.tracking --runs 256 --repeats 5 --study-repeats 7 --record
+    python -m benchmarks.tracking --repeats 0 --trials 512 --study-repeats 7
 """
 
 import argparse
@@ -13,14 +14,18 @@ import contextlib
 import dataclasses
 import json
 import os
+import random
 import resource
+import signal
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -33,6 +38,7 @@ from studies.mlflow_sql import SqlStore
 from studies.records import COMPLETE, EpochRecord, Objective, StudyFacts, TrialRecord
 from studies.tracking import READ_AT_ONCE
 from studies.tracking_store import TrackingStore
+from tests.studies.mirror_tools import TcpProxy
 
 EPOCHS = 20
 N_REST = 48
@@ -44,6 +50,18 @@ seed = 1
 budget = {{ trials = {trials} }}
 data = {{ source = "sklearn:digits" }}
 training = {{ epochs = 30 }}
+"""
+
+UNMIRRORED = """
+import contextlib, sys
+from studies import cli, storage
+
+@contextlib.contextmanager
+def leading(self, study):
+    yield lambda: False
+
+storage.Storage.leading = leading
+cli.main()
 """
 
 CLIENT = """
@@ -142,66 +160,102 @@ def client_rate(address: str, records: Sequence[TrialRecord]) -> float:
     return float(answer.stdout.split()[-1])
 
 
+@contextlib.contextmanager
+def usual_server(folder: Path) -> Iterator[str]:
+    """Address of a server of four workers, as `mlflow server` starts them, on a SQLite database of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "4"]
+    command += ["--backend-store-uri", f"sqlite:///{folder / 'usual.db'}", "--artifacts-destination", str(folder)]
+    with subprocess.Popen(
+        [*command, "--uvicorn-opts", "--no-access-log"],
+        env=os.environ | server.SETTINGS, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        address = f"http://127.0.0.1:{port}"
+        try:
+            for _ in range(20):  # until every worker has started and imported what it needs
+                request = urllib.request.Request(
+                    f"{address}/api/2.0/mlflow/experiments/search", b'{"max_results": 1}',
+                    {"Content-Type": "application/json"},
+                )  # fmt: skip
+                while True:
+                    with contextlib.suppress(OSError):
+                        urllib.request.urlopen(request, timeout=60).close()
+                        break
+                    if process.poll() is not None:
+                        raise SystemExit("mlflow server ended")
+                    time.sleep(0.2)
+            yield address
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+
+
 def measure_rates(home: Path, n_runs: int, repeats: int) -> str:
     """A table of runs per second."""
-    address = server.find_or_start(home, port=0).address
+    own = server.find_or_start(home, port=0, timeout_s=300).address
     records = make_records(n_runs)
     n_points = len(runs.trial_run(make_facts(), records[0]).metrics)
-    found: dict[str, list[float]] = {"sql": [], "rest": [], "client": []}
-    compared: dict[str, list[float]] = {"sql": [], "rest": []}
-    for _ in range(repeats):
-        stores: dict[str, TrackingStore] = {
-            "sql": SqlStore(home.resolve() / "mlflow.db", home / "artifacts", address),
-            "rest": RestStore(address),
-        }
-        for name, store in stores.items():
-            own = records if name == "sql" else records[:N_REST]
-            per_s, seconds = rate(store, own)
-            found[name].append(per_s)
-            compared[name].append(1000 * seconds / len(own))
-            store.close()
-        found["client"].append(client_rate(address, records[:N_REST]))
-        print(", ".join(f"{name} {values[-1]:.1f} runs/s" for name, values in found.items()), flush=True)
-    usual = statistics.median(found["client"])
-    names = {"sql": "by SQL", "rest": "by REST", "client": "MLflow's client, run by run"}
+    found: dict[str, list[float]] = defaultdict(list)
+    compared: dict[str, list[float]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as folder, usual_server(Path(folder)) as usual:
+        for turn in range(repeats + 1):
+            stores: dict[str, TrackingStore] = {
+                "by SQL": SqlStore(home.resolve() / "mlflow.db", home / "artifacts", own),
+                "by REST, one worker": RestStore(own),
+                "by REST, four workers": RestStore(usual),
+            }
+            for name, store in stores.items():
+                some = records if name == "by SQL" else records[:N_REST]
+                per_s, seconds = rate(store, some)
+                found[name].append(per_s)
+                compared[name].append(1000 * seconds / len(some))
+                store.close()
+            for name, address in (("one worker", own), ("four workers", usual)):
+                found[f"MLflow's client run by run, {name}"].append(client_rate(address, records[:N_REST]))
+            print(", ".join(f"{name} {values[-1]:.1f} runs/s" for name, values in found.items()), flush=True)
+            if turn == 0:
+                found.clear()  # a server's first turn is slower
+                compared.clear()
     rows = []
     for name, values in found.items():
-        middle = statistics.median(values)
+        workers = "four workers" if name.endswith("four workers") else "one worker"
+        ratios = [v / rival for v, rival in zip(values, found[f"MLflow's client run by run, {workers}"], strict=True)]
         reading = f"{statistics.median(compared[name]):.1f}" if name in compared else ""
-        rows.append(
-            [names[name], *(f"{v:.1f}" for v in (min(values), middle, max(values))), f"{middle / usual:.1f}", reading]
-        )
-    header = [
-        f"runs/s, {n_points} points a run",
-        "min",
-        "median",
-        "max",
-        "against the client",
-        "compared in s per 1,000",
-    ]
-    return table(header, rows)
+        shown = [f"{v:.1f}" for v in (min(values), statistics.median(values), max(values))]
+        rows.append([name, *shown, f"{statistics.median(ratios):.1f}", reading])
+    header = [f"runs/s, {n_points} points a run", "min", "median", "max", "against the client of that server"]
+    return table([*header, "compared in s per 1,000"], rows)
 
 
 @contextlib.contextmanager
-def black_hole() -> Iterator[str]:
-    """Address of a server that accepts every connection and never answers."""
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+def failing(upstream: str, fault: str, share: float = 1.0) -> Iterator[str]:
+    """Address of a server whose replies get lost, come late, or are errors."""
+    rng, proxy = random.Random(0), TcpProxy(upstream)
+    proxy.fault = lambda: fault if rng.random() < share else None
+    try:
+        yield proxy.address
+    finally:
+        proxy.close()
 
 
 def study_seconds(home: Path, spec: Path, n_trials: int, address: str | None) -> tuple[float, float, float]:
-    """Seconds of the search alone, of the whole command, and of processors for the command without the server."""
+    """Seconds of the search alone, of the whole command, and of processors for the command without the server.
+
+    The address is that of the tracking server; "" leaves the mirror away, None is the home's own server.
+    """
     environment = {**os.environ, "STUDIES_HOME": str(home), "PYTHONUNBUFFERED": "1"}
     for name in ("STUDIES_DB", "MLFLOW_TRACKING_URI"):
         environment.pop(name, None)
-    if address is not None:
+    if address:
         environment["MLFLOW_TRACKING_URI"] = address
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.monotonic()
     planned = searched = began
-    command = [sys.executable, "-m", "studies", "run", str(spec)]
+    program = ["-c", UNMIRRORED] if address == "" else ["-m", "studies"]
     lines = []
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, *program, "run", str(spec)], env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             lines.append(line)
@@ -217,30 +271,54 @@ def study_seconds(home: Path, spec: Path, n_trials: int, address: str | None) ->
 
 
 def measure_studies(home: Path, n_trials: int, repeats: int) -> str:
-    """A table of a study's seconds with tracking off and on."""
-    address = server.find_or_start(home, port=0).address
-    with black_hole() as hole:
-        cases = {"off": NOBODY, "by SQL": None, "by REST": address, "to a server that never answers": hole}
-        found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in cases}
+    """A table of a study's seconds without a mirror and with one."""
+    address = server.find_or_start(home, port=0, timeout_s=300).address
+    found: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
+    with (
+        failing(address, "hang") as hanging,
+        failing(address, "slow") as slow,
+        failing(address, "500") as broken,
+        failing(address, "lose", 0.3) as losing,
+    ):
+        cases = {
+            "none": "",
+            "by SQL": None,
+            "by REST, the server on the same cores": address,
+            "server down": NOBODY,
+            "server hanging": hanging,
+            "server slow, 10 s an answer": slow,
+            "server replying with errors": broken,
+            "server losing 3 of 10 replies": losing,
+        }
         for repeat in range(repeats):
-            for i, (name, where) in enumerate(cases.items()):
-                spec = home / f"study-{repeat}-{i}.toml"
-                spec.write_text(SPEC.format(name=f"study-{repeat}-{i}", trials=n_trials))
-                found[name].append(study_seconds(home, spec, n_trials, where))
-            print(", ".join(f"{name} {seconds[-1][0]:.2f} s" for name, seconds in found.items()), flush=True)
+            order = list(cases)[repeat % len(cases) :] + list(cases)[: repeat % len(cases)]
+            for name in order:
+                spec = home / f"study-{repeat}-{list(cases).index(name)}.toml"
+                spec.write_text(SPEC.format(name=spec.stem, trials=n_trials))
+                found[name].append(study_seconds(home, spec, n_trials, cases[name]))
+            print(", ".join(f"{name} {found[name][-1][0]:.2f} s" for name in cases), flush=True)
     rows = []
-    base = statistics.median(search for search, *_ in found["off"])
-    for name, seconds in found.items():
-        search, whole, busy = (statistics.median(one[i] for one in seconds) for i in range(3))
-        rows.append([name, f"{search:.2f}", f"{100 * (search / base - 1):+.1f} %", f"{whole:.2f}", f"{busy:.2f}"])
-    return table(["tracking", f"search of {n_trials} trials, s", "growth", "whole command, s", "its CPU, s"], rows)
+    for name in cases:
+        search, whole, busy = (statistics.median(one[i] for one in found[name]) for i in range(3))
+        growth = [100 * (own[0] / base[0] - 1) for own, base in zip(found[name], found["none"], strict=True)]
+        span = f"{min(growth):+.1f} to {max(growth):+.1f} %"
+        rows.append([name, f"{search:.2f}", f"{statistics.median(growth):+.1f} %", span, f"{whole:.2f}", f"{busy:.2f}"])
+    header = [
+        "mirror",
+        f"search of {n_trials} trials, s",
+        "growth",
+        "of single turns",
+        "whole command, s",
+        "its CPU, s",
+    ]
+    return table(header, rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=512, help="runs per turn by SQL")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--trials", type=int, default=128, help="of the study")
+    parser.add_argument("--repeats", type=int, default=5, help="of rates; 0 leaves them out")
+    parser.add_argument("--trials", type=int, default=512, help="of the study")
     parser.add_argument("--study-repeats", type=int, default=5, help="0 leaves the studies out")
     parser.add_argument("--record", action="store_true", help="put the tables into RESULTS.md")
     arguments = parser.parse_args()
@@ -248,7 +326,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
         try:
-            parts = [measure_rates(home, arguments.runs, arguments.repeats)]
+            parts = [measure_rates(home, arguments.runs, arguments.repeats)] if arguments.repeats else []
             if arguments.study_repeats:
                 parts.append(measure_studies(home, arguments.trials, arguments.study_repeats))
         finally:
@@ -257,10 +335,10 @@ def main() -> None:
     print(f"\n{text}")
     if arguments.record:
         words = (
-            f"Medians of {arguments.repeats} turns, one server with one worker process on SQLite, "
-            f"{arguments.runs} runs a turn by SQL and {N_REST} by REST and by the client. From trial records to rows; "
-            f"the studies: digits, 30 epochs, default halving, {arguments.study_repeats} turns, server warm; the "
-            "search is timed from the plan to the last trial, the whole command waits for the mirror."
+            f"Medians of {arguments.repeats} turns, both servers on SQLite, {arguments.runs} runs a turn by SQL and "
+            f"{N_REST} by REST and by the client. From trial records to rows; the studies: digits, 30 epochs, default "
+            f"halving, {arguments.study_repeats} turns, server warm; the search is timed from the plan to the last "
+            "trial, the whole command waits for the mirror, or five seconds where no server answers."
         )
         record("Tracking", f"{words}\n\n{text}")
 

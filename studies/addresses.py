@@ -34,6 +34,13 @@ class Address:
         return f"{self.scheme}://{host}" + (f":{self.port}" if self.port else "") + self.prefix
 
     @property
+    def is_loopback(self) -> bool:
+        """Whether the server is on this machine, as far as the name of its host says."""
+        with suppress(ValueError):
+            return ipaddress.ip_address(self.host).is_loopback
+        return self.host.lower() == "localhost"
+
+    @property
     def credentials(self) -> Mapping[str, str]:
         """The environment variables by which MLflow's own client logs in."""
         given = {

@@ -15,7 +15,8 @@ from studies.comparison import own_experiments
 from studies.database import writing
 from studies.errors import StudyBusy, TrackingError, UserError
 from studies.home import Home, drive, open_home, without_password
-from studies.mlflow_rest import Json, RestStore
+from studies.mlflow_http import Json
+from studies.mlflow_rest import RestStore
 from studies.records import StudyFacts
 from studies.runs import STUDY
 from studies.storage import Storage

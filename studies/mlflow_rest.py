@@ -1,39 +1,30 @@
-"""Any tracking server by its REST API: the few calls that the mirror makes, over one kept connection.
+"""Runs behind any tracking server, by its REST API: the few calls that the mirror makes.
 
 Why not MlflowClient: importing it holds the interpreter's lock for 2.2 s, in which a training thread gets 7 % of
 its speed, and each trial then costs 17 ms of it instead of 3 ms. It also repeats POSTs whose replies were lost,
 and one `create_run` so becomes several runs. A contract test shows that the rows are those that it would write.
 
-Nothing is repeated here, and no proxy of the environment is used: the caller knows what may be repeated.
-Source: https://mlflow.org/docs/latest/api_reference/rest-api.html
+A run takes three requests, by MLflow's client too: no request carries several runs, and none makes a run and ends it.
+Most of their time is the server's, so several runs are written at a time, each on a connection of its own; one thread
+does it all, since each thread more would take the interpreter's lock from the one that trains.
 """
 
-import base64
 import contextlib
-import http.client
 import itertools
-import json
-import os
-import ssl
-import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from collections import deque
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlencode
 
-from studies.addresses import Address, tracking_address
-from studies.deadline_http import open_connection
+from studies.addresses import tracking_address
+from studies.errors import TrackingError
+from studies.mlflow_http import PAGE, TIMEOUT_S, Json, Rest, search
 from studies.runs import KEY, Metric, TrialRun
-from studies.tracking_store import Experiment, FoundRun, Refused, Unreachable, Work, Written
+from studies.tracking_store import Experiment, FoundRun, Refused, Work, Written
 
-TIMEOUT_S = 15.0
-"""Of a whole call, to the last byte of its answer."""
-IDLE_S = 2.0
-"""An older connection is opened anew: uvicorn drops idle ones after 5 s, and a drop looks like a lost reply."""
-PAGE = 1000
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Statuses that say nothing about the request itself."""
-
-Json = dict[str, Any]
+AT_ONCE = 3
+"""Runs that are written at the same time. A server has four workers by default; the more of them write at once, the
+longer each waits for the lock of a SQLite database, at eight in vain."""
 
 # MLflow takes 1,000 metrics, 100 params, 100 tags and 1 MB, and 1,000 of all together.
 METRICS_PER_CALL = 800
@@ -41,91 +32,34 @@ TEXTS_PER_CALL = 50
 HISTORY = 25_000
 """Points of a metric that MLflow returns at once."""
 
-MAX_REPLY_BYTES = 64 * 2**20
-"""Of one answer; a page of 1,000 runs has a few."""
+_Requests = Generator[tuple[str, Json], Json, str]
+"""Yields paths and bodies, is sent the replies, and returns the id of a run."""
 
 
-class Rest:
-    """A connection to one tracking server; for one thread."""
+@dataclass(slots=True)
+class _Lane:
+    """A run that is being written, and the connection that it is written over."""
 
-    def __init__(self, address: Address, timeout_s: float = TIMEOUT_S) -> None:
-        """Nothing is sent yet."""
-        self.where, self._prefix, self._timeout_s = address.shown, address.prefix, timeout_s
-        self._headers = {"Content-Type": "application/json"} | _authorization(address)
-        trust = None
-        if address.scheme == "https":
-            trust = ssl.create_default_context(cafile=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"))
-        self._connection = open_connection(address.host, address.port, trust)
-        self._used_at = 0.0
+    rest: Rest
+    wanted: TrialRun
+    requests: _Requests
 
-    def call(self, method: str, path: str, body: Json | None = None, *, version: str = "2.0/mlflow") -> Json:
-        """Send one request of the API and return its reply.
+    def begin(self) -> None:
+        """Send the first request."""
+        self.rest.ask(*next(self.requests))
 
-        Raises:
-            Unreachable: it may have been carried out, or not.
-            Refused: it was not carried out.
-        """
-        data = None if body is None else json.dumps(body, allow_nan=False).encode()
-        return self._parsed(self._send(method, f"/api/{version}/{path}", data))
-
-    def histories(self, run_ids: Sequence[str], key: str) -> list[Json]:
-        """All points of one metric of at most 100 runs, of which no more than `HISTORY` are returned."""
-        query = urlencode([*(("run_id", run_id) for run_id in run_ids), ("metric_key", key)])
-        # MLflow's own pages ask it; the public call takes one run and one key.
-        reply = self._send("GET", f"/ajax-api/2.0/mlflow/metrics/get-history-bulk?{query}", None)
-        found: list[Json] = self._parsed(reply).get("metrics", [])
-        return found
-
-    def search_runs(self, experiment_id: str, where: str = "") -> Iterator[Json]:
-        """Yield every run of the experiment, deleted ones too, a page at a time."""
-        token = ""
-        while True:
-            body = {"experiment_ids": [experiment_id], "run_view_type": "ALL", "max_results": PAGE}
-            reply = self.call("POST", "runs/search", body | {"filter": where, "page_token": token})
-            yield from reply.get("runs", [])
-            token = reply.get("next_page_token", "")
-            if not token:
-                return
-
-    def put_artifact(self, artifact_uri: str, name: str, content: bytes) -> bool:
-        """Upload one small file through the server; False where the artifacts do not pass through it."""
-        url = urlsplit(artifact_uri)
-        if url.scheme != "mlflow-artifacts":
-            return False
-        path = quote(f"{url.path.strip('/')}/{name}")
-        self._send("PUT", f"/api/2.0/mlflow-artifacts/artifacts/{path}", content)
-        return True
-
-    def close(self) -> None:
-        """Let the connection go."""
-        self._connection.close()
-
-    def _parsed(self, reply: bytes) -> Json:
+    def go_on(self) -> Written | None:
+        """Wait for a reply, and send the next request; returns the run where there is none."""
         try:
-            parsed = json.loads(reply) if reply else {}
-        except ValueError:
-            raise Unreachable(f"{self.where} answers, but not as an MLflow server does") from None
-        return parsed if isinstance(parsed, dict) else {}
+            request = self.listen()
+        except StopIteration as done:
+            return Written(self.wanted.number, done.value)
+        self.rest.ask(*request)
+        return None
 
-    def _send(self, method: str, path: str, data: bytes | None) -> bytes:
-        if time.monotonic() - self._used_at > IDLE_S:
-            self._connection.close()
-        self._connection.allow(self._timeout_s)
-        try:
-            self._connection.request(method, self._prefix + path, data, self._headers)
-            response = self._connection.getresponse()
-            reply = response.read(MAX_REPLY_BYTES + 1)
-            if len(reply) > MAX_REPLY_BYTES:
-                raise http.client.HTTPException(f"its answer is longer than {MAX_REPLY_BYTES:,} bytes")
-        except (OSError, http.client.HTTPException) as error:
-            self._connection.close()
-            raise Unreachable(f"{self.where} does not answer: {error or type(error).__name__}") from error
-        self._used_at = time.monotonic()
-        if response.status in PASSING:
-            raise Unreachable(f"{self.where} answers {response.status} {response.reason}")
-        if response.status != 200:
-            raise _refusal(response.status, response.reason, reply)
-        return reply
+    def listen(self) -> tuple[str, Json]:
+        """Wait for a reply; returns the next request."""
+        return self.requests.send(self.rest.reply())
 
 
 class RestStore:
@@ -138,11 +72,15 @@ class RestStore:
             UserError: The address is none.
         """
         self._address = tracking_address(address)
+        self._timeout_s = timeout_s
         self.rest = Rest(self._address, timeout_s)
-        self.where = self._address.shown
+        self._others: list[Rest] = []
+        self.where, self.is_neighbour = self._address.shown, self._address.is_loopback
         self.identity = ("rest", self.where)
-        self._doubtful: set[str] = set()
-        """Keys of runs whose creation was asked for and not answered."""
+        self._at_once = AT_ONCE
+        """Fewer after a failure: a server that is slow might answer none of several in time."""
+        self._begun: dict[str, str | None] = {}
+        """Key of a run that was begun and not reported as written -> its id; None where no answer said it."""
 
     def credentials(self) -> Mapping[str, str]:
         """See `TrackingStore`."""
@@ -195,23 +133,64 @@ class RestStore:
 
     def create_run(self, experiment_id: str, name: str, start_ms: int, tags: Mapping[str, str]) -> FoundRun:
         """See `TrackingStore`."""
-        body: Json = {"experiment_id": experiment_id, "run_name": name, "start_time": start_ms}
-        # MLflow's own client says "unknown" here as well; the name of the account is nobody's business.
-        return _found(self._post("runs/create", user_id="unknown", tags=_pairs(tags), **body)["run"])
+        return _found(self._post("runs/create", **_new_run(experiment_id, name, start_ms, tags))["run"])
 
     def write_trials(self, experiment_id: str, parent_run_id: str, work: Sequence[Work]) -> Iterator[list[Written]]:
-        """See `TrackingStore`. One run after the other, and of each its end last."""
-        for item in work:
-            wanted, tags = item.wanted, {**item.notes, **item.wanted.all_tags(parent_run_id)}
-            try:
-                run_id = item.run_id or self._found_or_created(experiment_id, wanted, tags)
-                # A new run begins with its tags: a transaction less for the server, of four.
-                self.log(run_id, wanted.metrics, wanted.params, tags if item.run_id else {})
-                self.update(run_id, wanted.status, wanted.end_ms)
-            except Refused as error:
-                yield [Written(wanted.number, None, error)]
-            else:
-                yield [Written(wanted.number, run_id)]
+        """See `TrackingStore`. A few runs at a time, each on a connection of its own, and of each its end last."""
+        todo, busy = iter(work), deque[_Lane]()
+        try:
+            for rest, item in zip(self._connections(), todo, strict=False):
+                busy.append(_Lane(rest, item.wanted, self._requests(experiment_id, parent_run_id, item)))
+                busy[-1].begin()
+            while busy:
+                lane = busy[0]
+                try:
+                    written = lane.go_on()
+                except Refused as error:
+                    written = Written(lane.wanted.number, None, error)
+                busy.rotate(-1)
+                if written is None:
+                    continue
+                busy.pop()
+                self._begun.pop(lane.wanted.key, None)
+                yield [written]
+                for item in itertools.islice(todo, 1):
+                    busy.append(_Lane(lane.rest, item.wanted, self._requests(experiment_id, parent_run_id, item)))
+                    busy[-1].begin()
+            self._at_once = AT_ONCE
+        except TrackingError:
+            self._at_once = 1
+            raise
+        finally:
+            for lane in busy:  # what was asked may be carried out: its answer is worth waiting for
+                with contextlib.suppress(TrackingError, StopIteration):
+                    lane.listen()
+
+    def _connections(self) -> Iterator[Rest]:
+        """Those over which runs are written, made as far as they are needed; whoever listens to us may use `rest`."""
+        for i in range(self._at_once):
+            if i == len(self._others):
+                self._others.append(Rest(self._address, self._timeout_s))
+            yield self._others[i]
+
+    def _requests(self, experiment_id: str, parent_run_id: str, item: Work) -> "_Requests":
+        """What one run takes; where an earlier request may have made it, it is looked for."""
+        wanted, tags = item.wanted, {**item.notes, **item.wanted.all_tags(parent_run_id)}
+        run_id = item.run_id or self._begun.get(wanted.key)
+        if run_id is None and wanted.key in self._begun:
+            reply = yield "runs/search", search(experiment_id, f"tags.`{KEY}` = '{wanted.key}'")
+            found = [run.run_id for run in map(_found, reply.get("runs", [])) if not run.is_deleted]
+            run_id = found[0] if found else None
+        if run_id is None:
+            self._begun[wanted.key] = None
+            # A new run begins with its tags: a transaction less for the server, of four.
+            reply = yield "runs/create", _new_run(experiment_id, wanted.name, wanted.start_ms, tags)
+            tags = {}
+            run_id = self._begun[wanted.key] = str(reply["run"]["info"]["run_id"])
+        for batch in _batches(run_id, wanted.metrics, wanted.params, tags):
+            yield "runs/log-batch", batch
+        yield "runs/update", {"run_id": run_id, "status": wanted.status, "end_time": wanted.end_ms}
+        return run_id
 
     def log(
         self,
@@ -221,13 +200,8 @@ class RestStore:
         tags: Mapping[str, str] | None = None,
     ) -> None:
         """See `TrackingStore`."""
-        for points, texts, labels in itertools.zip_longest(
-            _chunks([point._asdict() for point in metrics], METRICS_PER_CALL),
-            _chunks(_pairs(params or {}), TEXTS_PER_CALL),
-            _chunks(_pairs(tags or {}), TEXTS_PER_CALL),
-            fillvalue=(),
-        ):
-            self._post("runs/log-batch", run_id=run_id, metrics=points, params=texts, tags=labels)
+        for batch in _batches(run_id, metrics, params or {}, tags or {}):
+            self._post("runs/log-batch", **batch)
 
     def update(self, run_id: str, status: str, end_ms: int | None = None) -> None:
         """See `TrackingStore`."""
@@ -252,20 +226,8 @@ class RestStore:
 
     def close(self) -> None:
         """See `TrackingStore`."""
-        self.rest.close()
-
-    def _found_or_created(self, experiment_id: str, wanted: TrialRun, tags: Mapping[str, str]) -> str:
-        """Id of the run of a trial; where an earlier request may have made one, it is looked for."""
-        if wanted.key in self._doubtful:
-            found = map(_found, self.rest.search_runs(experiment_id, f"tags.`{KEY}` = '{wanted.key}'"))
-            for run in found:
-                if not run.is_deleted:
-                    self._doubtful.discard(wanted.key)
-                    return run.run_id
-        self._doubtful.add(wanted.key)
-        run = self.create_run(experiment_id, wanted.name, wanted.start_ms, tags)
-        self._doubtful.discard(wanted.key)
-        return run.run_id
+        for rest in (self.rest, *self._others):
+            rest.close()
 
     def _history(self, run_ids: Sequence[str], key: str) -> Iterator[tuple[str, Metric]]:
         """All points of one metric; where the server may have left some out, each half is asked alone."""
@@ -335,23 +297,25 @@ def _pairs(values: Mapping[str, str]) -> list[Json]:
     return [{"key": key, "value": value} for key, value in values.items()]
 
 
+def _new_run(experiment_id: str, name: str, start_ms: int, tags: Mapping[str, str]) -> Json:
+    own: Json = {"experiment_id": experiment_id, "run_name": name, "start_time": start_ms, "tags": _pairs(tags)}
+    # MLflow's own client says "unknown" here as well; the name of the account is nobody's business.
+    return own | {"user_id": "unknown"}
+
+
+def _batches(
+    run_id: str, metrics: Sequence[Metric], params: Mapping[str, str], tags: Mapping[str, str]
+) -> Iterator[Json]:
+    """All that is to be logged, in requests that MLflow takes."""
+    for points, texts, labels in itertools.zip_longest(
+        _chunks([point._asdict() for point in metrics], METRICS_PER_CALL),
+        _chunks(_pairs(params), TEXTS_PER_CALL),
+        _chunks(_pairs(tags), TEXTS_PER_CALL),
+        fillvalue=(),
+    ):
+        yield {"run_id": run_id, "metrics": points, "params": texts, "tags": labels}
+
+
 def _chunks(items: Sequence[Json], size: int) -> Iterator[Sequence[Json]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def _refusal(status: int, reason: str, reply: bytes) -> Refused:
-    with contextlib.suppress(ValueError, AttributeError):
-        error = json.loads(reply)
-        return Refused(str(error.get("error_code", status)), str(error.get("message", reason))[:500])
-    return Refused(str(status), reason)
-
-
-def _authorization(address: Address) -> dict[str, str]:
-    """The header for the credentials, as MLflow's own client would send it."""
-    if address.token:
-        return {"Authorization": f"Bearer {address.token}"}
-    if not address.user:
-        return {}
-    text = f"{address.user}:{address.password or ''}"
-    return {"Authorization": "Basic " + base64.b64encode(text.encode()).decode()}

@@ -86,7 +86,7 @@ class SqlStore:
             artifacts: The folder that the server hands out as "mlflow-artifacts:/".
             where: The server's address.
         """
-        self.where, self.identity = where, ("sql", str(database))
+        self.where, self.identity, self.is_neighbour = where, ("sql", str(database)), False
         self._database, self._artifacts = database, artifacts
         self._engine = create_engine("sqlite://", creator=lambda: _open(database), poolclass=StaticPool)
 

@@ -64,18 +64,12 @@ class Request:
     """Some rows as columns; None takes the row of usual values from the manifest."""
 
 
-def register_elsewhere(request: Request, credentials: Mapping[str, str], is_cancelled: Callable[[], bool]) -> None:
-    """Register in another process, and wait for it; a second call with the same export changes nothing.
+def begin(credentials: Mapping[str, str]) -> subprocess.Popen[str]:
+    """Start the process that registers: it imports what it needs when nobody else wants the processor, and waits.
 
     Args:
-        request: What, and where.
         credentials: Environment variables by which MLflow's client logs in: as part of the address, it would repeat
             them in its errors.
-        is_cancelled: Is asked several times a second.
-
-    Raises:
-        Unreachable: the server did not answer, or not in time, or the call was cancelled.
-        Refused: the server or MLflow declined; the message says why.
     """
     no_proxy = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1,localhost"]))
     source = str(Path(__file__).resolve().parents[1])
@@ -83,14 +77,41 @@ def register_elsewhere(request: Request, credentials: Mapping[str, str], is_canc
     environment = {key: text for key, text in os.environ.items() if key not in REPLACED}
     environment |= dict(SETTINGS) | dict(credentials)
     environment |= {"NO_PROXY": no_proxy, "no_proxy": no_proxy, "PYTHONPATH": path}
-    with subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-m", "studies.registry"],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env=environment,
         text=True,
-    ) as process:
+    )
+
+
+def give_up(process: subprocess.Popen[str]) -> None:
+    """End a process that was begun and is not needed."""
+    with process:
+        process.kill()
+
+
+def register_elsewhere(
+    request: Request,
+    credentials: Mapping[str, str],
+    is_cancelled: Callable[[], bool],
+    begun: subprocess.Popen[str] | None = None,
+) -> None:
+    """Register in another process, and wait for it; a second call with the same export changes nothing.
+
+    Args:
+        request: What, and where.
+        credentials: See `begin`.
+        is_cancelled: Is asked several times a second.
+        begun: The process, where it was begun before.
+
+    Raises:
+        Unreachable: the server did not answer, or not in time, or the call was cancelled.
+        Refused: the server or MLflow declined; the message says why.
+    """
+    with begun or begin(credentials) as process:
         _feed(process, json.dumps(asdict(request)), is_cancelled)
 
 
@@ -201,11 +222,17 @@ def _signature(export: Path, manifest: Mapping[str, Any]) -> "ModelSignature":
 
 
 def main() -> int:
-    """Read a request from standard input, and carry it out."""
+    """Import what is needed, read a request from standard input, and carry it out; without one, do nothing."""
+    os.nice(10)
+    import mlflow.pyfunc  # noqa: F401
+    import onnxruntime  # noqa: F401
     from mlflow.exceptions import MlflowException
     from requests import RequestException
 
-    data = json.load(sys.stdin)
+    text = sys.stdin.read()
+    if not text:
+        return 0  # whoever began this process ended
+    data = json.loads(text)
     try:
         register(Request(**{**data, "winner": Winner(**data["winner"])}))
     except (RequestException, ConnectionError) as error:

@@ -188,12 +188,11 @@ class Run:
             self.display.end()
         ended = self._why_spent(len(search.trials)) if is_done else _TIME_IS_UP
         n_new = sum(t.state in FINISHED_STATES for t in search.trials) - before
-        export = self.export(None, None, is_cut=not is_done)
-        page = None
         if mirror is not None:
-            mirror.register(export.winner)
-            page = self._finish(mirror)
-        else:
+            mirror.expect_winner()
+        export = self.export(None, None, is_cut=not is_done)
+        page = None if mirror is None else self._finish(mirror, export)
+        if mirror is None:
             self.display.note(
                 f"another driver of this study mirrors it; `studies track {self.facts.name}` does so if it ends early"
             )
@@ -265,12 +264,12 @@ class Run:
             self.display.note(f"warning: {export.warning}")
         return export
 
-    def _finish(self, mirror: Mirror) -> str | None:
-        """Wait for the mirror as long as it moves; a server that does not answer gets five seconds.
+    def _finish(self, mirror: Mirror, export: best.Export) -> str | None:
+        """Hand over the winner, and wait for the mirror while it moves; returns the page of the study in MLflow.
 
-        Returns:
-            Address of the study's page in MLflow; None where no server answered.
+        A server that does not answer gets five seconds; None where none answered.
         """
+        mirror.register(export.winner)
         rounds, last = 0, -1
         while not (is_done := mirror.finish("FINISHED", _PATIENCE_S)):
             rounds = 0 if mirror.pending != last else rounds + 1

@@ -3,8 +3,13 @@
 The study hands over numbers of finished trials; the thread reads their records from the database, a few at a time,
 and writes their runs. The server may be slow, gone or not there yet: the thread tries again, and what it has not
 written when the study ends is left to `studies track`. MLflow itself is never imported into this process.
+
+A server on this machine that writes for us takes its time from the training: while that goes on, it is asked so little
+that the study loses no more than `SERVER_SHARE` of the cores; the rest is written when the study waits for it.
 """
 
+import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +27,10 @@ FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 30.0
 PROGRESS_EVERY_S = 2.0
 """The state of the running cohort is written no more often."""
+SERVER_SHARE = 0.04
+"""Of this machine's cores, for a server on it while a study trains."""
+LONGEST_PAUSE_S = 1.0
+"""Between two runs; a server that needs longer for one is slow for other reasons than work."""
 
 
 class Mirror:
@@ -56,6 +65,7 @@ class Mirror:
         self._refused: dict[int | str, str] = {}
         self._progress: Mapping[str, float | str] | None = None
         self._winner: tuple[Winner, Mapping[str, list[float | str]] | None] | None = None
+        self._is_winner_near = False
         self._ending: str | None = None
         self._is_closed = False
         self.error: str | None = None
@@ -69,6 +79,8 @@ class Mirror:
         self._is_shaken = False
         self._had_trouble = False
         self._declined: set[int | str] = set()
+        self._registrar: subprocess.Popen[str] | None = None
+        """Begun for the winner that comes."""
         self._next_progress_at = 0.0
 
     @property
@@ -93,6 +105,12 @@ class Mirror:
         """Show the running cohort on the study's run; only the newest state is kept; never waits."""
         with self._changed:
             self._progress = dict(progress)
+            self._changed.notify_all()
+
+    def expect_winner(self) -> None:
+        """Let what registers a winner get ready, which takes seconds; never waits."""
+        with self._changed:
+            self._is_winner_near = True
             self._changed.notify_all()
 
     def register(self, winner: Winner, input_example: Mapping[str, list[float | str]] | None = None) -> None:
@@ -155,7 +173,9 @@ class Mirror:
     def _forget(self) -> None:
         if self._store is not None:
             self._store.close()
-        self._study = self._store = None
+        if self._registrar is not None:
+            registry.give_up(self._registrar)
+        self._study = self._store = self._registrar = None
 
     def _wait_for_work(self, wait_s: float) -> bool:
         """Wait after a failure, then until there is something to do; False when the mirror is closed."""
@@ -171,7 +191,7 @@ class Mirror:
             return not self._is_closed
 
     def _has_work(self) -> bool:
-        return bool(self._todo or self._winner or self._ending) or self._is_progress_due()
+        return bool(self._todo or self._winner or self._ending or self._is_winner_near) or self._is_progress_due()
 
     def _is_progress_due(self) -> bool:
         return self._progress is not None and time.monotonic() >= self._next_progress_at
@@ -209,6 +229,9 @@ class Mirror:
         with self._changed:
             progress = self._progress if self._is_progress_due() else None
             todo, winner, ending = list(islice(self._todo, READ_AT_ONCE)), self._winner, self._ending
+            is_winner_near, self._is_winner_near = self._is_winner_near, False
+        if is_winner_near and self._registrar is None:
+            self._registrar = registry.begin(study.store.credentials())
         if progress is not None:
             self._next_progress_at = time.monotonic() + PROGRESS_EVERY_S
             study.write_progress(progress)
@@ -239,6 +262,16 @@ class Mirror:
         records = self._read(numbers) if numbers else []
         for number in set(numbers) - {record.number for record in records}:
             self._decline(number, Refused("NOT_FOUND", f"trial {number} must be in the study database to be mirrored"))
+        while records:
+            n_now = 1 if self._is_sparing(study) else len(records)
+            if not self._write_some(study, records[:n_now]):
+                return
+            records = records[n_now:]
+        study.write_best()
+
+    def _write_some(self, study: MirroredStudy, records: Sequence[TrialRecord]) -> bool:
+        """Write runs at once; returns False where something else has to be done first."""
+        began = time.monotonic()
         for written in study.write_trials(records):
             self._finish_trials([one.number for one in written if one.refused is None])
             for one in written:
@@ -246,8 +279,18 @@ class Mirror:
                     self._decline(one.number, one.refused)
             with self._changed:
                 if self._is_closed or self._is_progress_due():
-                    return
-        study.write_best()
+                    return False
+        if self._is_sparing(study):
+            share = min(1.0, SERVER_SHARE * (os.cpu_count() or 1))
+            pause_s = min(LONGEST_PAUSE_S, (time.monotonic() - began) * (1 / share - 1))
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_closed or self._ending is not None, pause_s)
+        return True
+
+    def _is_sparing(self, study: MirroredStudy) -> bool:
+        """Whether the server's work would be missed by the training."""
+        with self._changed:
+            return study.store.is_neighbour and self._ending is None
 
     def _known(self) -> set[int]:
         """All trials that were handed over and are not waiting."""
@@ -267,7 +310,8 @@ class Mirror:
             study.write_winner(winner)
             name, uuid = self._facts.name, self._facts.uuid
             request = registry.Request(study.store.where, name, uuid, winner, study.parent_run_id, example)
-            registry.register_elsewhere(request, study.store.credentials(), is_cancelled=lambda: self._is_closed)
+            begun, self._registrar = self._registrar, None
+            registry.register_elsewhere(request, study.store.credentials(), lambda: self._is_closed, begun)
         except Refused as error:
             self._decline("winner", error)
 

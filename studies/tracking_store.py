@@ -82,6 +82,8 @@ class TrackingStore(Protocol):
     """Address of the server, without user and password."""
     identity: tuple[str, str]
     """The way and the place: stores of one identity see the same runs."""
+    is_neighbour: bool
+    """Whether another process on this machine does the work, on the cores that a study trains on."""
 
     def credentials(self) -> Mapping[str, str]:
         """Environment variables by which MLflow's own client logs in at `where`."""

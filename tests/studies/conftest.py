@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from studies import runner
+from studies import runner, server
 from studies.home import Home
 from studies.records import COMPLETE, EpochDone, EpochRecord, Objective, StudyFacts, TrialRecord
 from studies.runner import Run
 from studies.spec import spec_from_dict
 from studies.storage import Storage
 from studies.tally import Tally
+from studies.tracking_store import TrackingStore
+from tests.studies import mirror_tools
+from tests.studies.mirror_tools import PATIENCE_S, PORT, TRANSPORTS, Connect
 
 
 @pytest.fixture
@@ -127,3 +130,41 @@ def finished_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     Run(spec_from_dict(SMALL_SPEC), home, storage, Lines()).execute(None)
     storage.close()
     return home
+
+
+# --- of the mirror; a module that needs other ones than these has its own under their names ---
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home whose tracking server answers."""
+    folder = tmp_path_factory.mktemp("served") / "mlruns"
+    server.find_or_start(folder, port=PORT, timeout_s=PATIENCE_S)
+    yield folder
+    server.stop(folder)
+
+
+@pytest.fixture
+def facts(request: pytest.FixtureRequest) -> StudyFacts:
+    """A study that is the test's alone."""
+    return mirror_tools.make_facts(request.node.name)
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
+    """The way to MLflow."""
+    return str(request.param)
+
+
+@pytest.fixture
+def connect(home: Path, transport: str) -> Connect:
+    """Opens the tracking store of the home."""
+    return mirror_tools.connecting(home, transport)
+
+
+@pytest.fixture
+def store(connect: Connect) -> Iterator[TrackingStore]:
+    """The tracking store of the home."""
+    store = connect()
+    yield store
+    store.close()

@@ -58,3 +58,18 @@ def test_a_server_on_all_interfaces_must_ask_for_a_password(host: str, monkeypat
     assert tracking_address(f"http://ann:s3cret@{host}:5000").user == "ann"
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "tok")
     assert tracking_address(f"http://{host}:5000").token == "tok"
+
+
+@pytest.mark.parametrize(
+    ("host", "is_here"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("localhost", True),
+        ("[::1]", True),
+        ("10.0.0.1", False),
+        ("a.b", False),
+    ],
+)
+def test_an_address_of_this_machine_is_known_by_its_host(host: str, is_here: bool) -> None:
+    assert tracking_address(f"http://{host}:5000").is_loopback == is_here

@@ -1,18 +1,16 @@
 """Each fault in MLflow's database is found under its name, and mended by the next thorough run of the mirror."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from studies import runs, server
+from studies import runs
 from studies.comparison import Difference, compare, run_differences
 from studies.records import StudyFacts
 from studies.tracking_store import FoundRun
 from tests.studies.mirror_tools import (
-    PATIENCE_S,
-    PORT,
     TRANSPORTS,
     Connect,
     a_record,
@@ -157,14 +155,6 @@ FAULTS: dict[str, tuple[set[str], Fault]] = {
                   "(SELECT experiment_id FROM runs WHERE run_uuid = RUN)"),
     ),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("comparison") / "mlruns"
-    server.find_or_start(folder, port=PORT, timeout_s=PATIENCE_S)
-    yield folder
-    server.stop(folder)
 
 
 def found_by(connect: Connect, facts: StudyFacts, n_trials: int = N_TRIALS) -> list[Difference]:

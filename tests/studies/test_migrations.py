@@ -13,10 +13,13 @@ from studies.database import open_engine, reading
 from studies.errors import StudiesError
 from studies.migrations import migrate
 from studies.records import FAIL, StudyFacts, TrialRecord
+from studies.search import Search
+from studies.spec import spec_from_dict
 from studies.storage import Storage
 
 VERSION_1 = (Path(__file__).parent / "assets" / "version_1.sql").read_text()
 VERSION_3 = (Path(__file__).parent / "assets" / "version_3.sql").read_text()
+VERSION_4 = (Path(__file__).parent / "assets" / "version_4.sql").read_text()
 NEWEST = len(migrations._MIGRATIONS)
 
 
@@ -86,6 +89,36 @@ def test_an_upgrade_from_version_3_keeps_its_winner_and_seals_nothing_anew(tmp_p
             assert connection.execute(text("SELECT max(version) FROM dlcore_migrations")).scalar() == NEWEST
             assert len(inspection.winners(connection, 1, "wine")) == n_findings
         storage.close()
+
+
+def test_a_study_of_version_4_opens_reports_the_same_and_goes_on(
+    tmp_path: Path, make_trial: Callable[..., TrialRecord]
+) -> None:
+    """Written by `studies run`: five trials of wine in cohorts of three, with finals and rivals."""
+    path = tmp_path / "studies.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(VERSION_4)
+    storage = Storage(f"sqlite:///{path}")
+    facts, trials = storage.known("wine"), storage.records("wine", has_curves=True)
+    found = [(t.number, t.state, t.cohort, len(t.curve)) for t in trials]
+    cut = [(1, "PRUNED", 0, 2), (2, "PRUNED", 0, 1), (3, "PRUNED", 1, 1)]
+    assert found == [(0, "COMPLETE", 0, 3), *cut, (4, "COMPLETE", 1, 3)]
+    assert storage.falsified("wine") == []
+    won = storage.winner("wine", must_be_sealed=True)
+    assert won is not None and won[0].final is not None and won[1] == 5
+    assert (won[0].number, won[0].values) == (0, (0.9444444444444444,))
+    assert [(f.number, len(f.val)) for f in won[0].final.finalists] == [(0, 2), (4, 2)]
+    assert [rival.name for rival in won[0].final.rivals] == ["gradient boosting", "logistic regression", "majority"]
+    with reading(storage.engine) as connection:
+        assert inspection.winners(connection, 1, "wine") == []
+        assert len(connection.execute(text("SELECT * FROM dlcore_trials")).all()) == 5
+    raised = spec_from_dict({**facts.spec, "budget": {"trials": 8}})
+    storage.store_spec("wine", raised.to_dict())
+    cohort = Search(storage, raised, facts, lambda _: 99).next_cohort(None)
+    assert cohort is not None and [s.number for s in cohort.suggestions] == [5]
+    storage.record("wine", [make_trial(5, cohort=cohort.id)], 1.0)
+    assert storage.falsified("wine") == []
+    storage.close()
 
 
 def test_an_upgrade_that_fails_leaves_the_old_version(old_database: Path, monkeypatch: pytest.MonkeyPatch) -> None:

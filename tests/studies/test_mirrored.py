@@ -18,13 +18,11 @@ from studies.tracking_store import FoundRun, TrackingStore
 from tests.studies.mirror_tools import (
     PATIENCE_S,
     PORT,
-    TRANSPORTS,
     Connect,
     assert_complete,
     change,
     connecting,
     contents,
-    make_facts,
     mirrored,
     post,
     read,
@@ -38,24 +36,6 @@ pytestmark = pytest.mark.slow
 N_TRIALS = 3
 FIRST, LAST = "0-", "zz"
 """Beginnings of ids before and after all that MLflow makes, of hexadecimal digits."""
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("mirrored") / "mlruns"
-    server.find_or_start(folder, port=PORT, timeout_s=PATIENCE_S)
-    yield folder
-    server.stop(folder)
-
-
-@pytest.fixture
-def facts(request: pytest.FixtureRequest) -> StudyFacts:
-    return make_facts(request.node.name)
-
-
-@pytest.fixture(params=TRANSPORTS)
-def connect(request: pytest.FixtureRequest, home: Path) -> Connect:
-    return connecting(home, str(request.param))
 
 
 def address_of(home: Path) -> str:

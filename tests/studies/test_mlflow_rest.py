@@ -1,12 +1,18 @@
+import json
 import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
+from studies import runs
 from studies.addresses import tracking_address
-from studies.mlflow_rest import HISTORY, Rest, RestStore
-from studies.tracking_store import Refused, Unreachable
+from studies.mlflow_http import Rest
+from studies.mlflow_rest import AT_ONCE, HISTORY, RestStore
+from studies.tracking_store import Refused, Unreachable, Work
+from tests.studies.mirror_tools import PATIENCE_S, a_record, make_facts
 
 
 class Scripted(BaseHTTPRequestHandler):
@@ -123,3 +129,138 @@ def test_nobody_there_is_unreachable() -> None:
     client = Rest(tracking_address("http://127.0.0.1:9"))
     with pytest.raises(Unreachable, match="does not answer"):
         client.call("GET", "experiments/get")
+
+
+class Runs:
+    """A tracking server that knows of runs no more than their keys, and does as it is told."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+        """Key of each run that was made; its id is its place."""
+        self.ended: list[int] = []
+        self.answers: Callable[[str], int] = lambda path: 200
+        """Status of a request, when its work is done; 0 cuts the connection."""
+
+    def do(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        if path == "runs/create":
+            self.made.append({tag["key"]: tag["value"] for tag in body["tags"]}[runs.KEY])
+            return {"run": {"info": {"run_id": str(len(self.made) - 1), "status": "RUNNING"}}}
+        if path == "runs/search":
+            ids = [i for i, key in enumerate(self.made) if f"'{key}'" in body["filter"]]
+            return {"runs": [{"info": {"run_id": str(i), "status": "RUNNING"}} for i in ids]}
+        if path == "runs/update":
+            self.ended.append(int(body["run_id"]))
+        return {}
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[Runs, RestStore]]:
+    known = Runs()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_POST(self) -> None:
+            path = self.path.removeprefix("/api/2.0/mlflow/")
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            reply = json.dumps(known.do(path, body)).encode()
+            status = known.answers(path)
+            self.close_connection = status == 0
+            if status:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(reply)))
+                self.end_headers()
+                self.wfile.write(reply)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=lambda: listener.serve_forever(poll_interval=0.02))
+    thread.start()
+    store = RestStore(f"http://127.0.0.1:{listener.server_port}")
+    yield known, store
+    store.close()
+    listener.shutdown()
+    listener.server_close()
+    thread.join()
+
+
+def work(n: int) -> list[Work]:
+    return [Work(runs.trial_run(make_facts("rest"), a_record(number)), None) for number in range(n)]
+
+
+def test_several_runs_are_written_at_a_time(server: tuple[Runs, RestStore]) -> None:
+    known, store = server
+    together = threading.Barrier(AT_ONCE)
+
+    def answers(path: str) -> int:
+        if path == "runs/create":
+            together.wait(PATIENCE_S)  # nobody is answered before as many have asked
+        return 200
+
+    known.answers = answers
+    written = [one for some in store.write_trials("1", "p", work(2 * AT_ONCE)) for one in some]
+    assert sorted(one.number for one in written) == list(range(2 * AT_ONCE))
+    assert sorted(known.ended) == list(range(2 * AT_ONCE))
+    for one in written:
+        assert known.made[int(str(one.run_id))].endswith(f":{one.number}")
+
+
+@pytest.mark.parametrize("status", [0, 503])
+@pytest.mark.parametrize("path", ["runs/create", "runs/log-batch", "runs/update", "runs/search"])
+def test_a_run_whose_answers_are_lost_is_made_once(server: tuple[Runs, RestStore], path: str, status: int) -> None:
+    known, store = server
+    counts: Counter[str] = Counter()
+
+    def answers(asked: str) -> int:
+        counts[asked] += 1
+        fails = asked == path or (path == "runs/search" and asked == "runs/create")
+        return status if fails and counts[asked] % 3 else 200
+
+    known.answers = answers
+    left, written = work(3 * AT_ONCE), []
+    for _ in range(100):
+        try:
+            for some in store.write_trials("1", "p", left):
+                written += [one.number for one in some]
+        except Unreachable:
+            left = [item for item in left if item.wanted.number not in written]
+        else:
+            break
+    assert sorted(written) == list(range(3 * AT_ONCE))
+    assert set(Counter(known.made).values()) == {1}
+    assert set(known.ended) == set(range(3 * AT_ONCE))
+
+
+def test_who_stops_in_between_makes_no_run_twice(server: tuple[Runs, RestStore]) -> None:
+    known, store = server
+    left, written = work(3 * AT_ONCE), []
+    while left:
+        for some in store.write_trials("1", "p", left):
+            written += [one.number for one in some]
+            break
+        left = [item for item in left if item.wanted.number not in written]
+    assert sorted(written) == list(range(3 * AT_ONCE))
+    assert set(Counter(known.made).values()) == {1}
+
+
+def test_after_a_failure_one_run_is_written_at_a_time_until_the_server_keeps_up(
+    server: tuple[Runs, RestStore],
+) -> None:
+    known, store = server
+    known.answers = lambda path: 503
+    with pytest.raises(Unreachable):
+        list(store.write_trials("1", "p", work(AT_ONCE)))
+    n_made, in_flight, most = len(known.made), [0], [0]
+    assert n_made == AT_ONCE
+
+    def answers(path: str) -> int:
+        in_flight[0] += (path == "runs/log-batch") - (path == "runs/update")
+        most[0] = max(most[0], in_flight[0])
+        return 200
+
+    known.answers = answers
+    assert len(list(store.write_trials("1", "p", work(AT_ONCE)))) == AT_ONCE
+    assert (most[0], len(known.made)) == (1, n_made)

@@ -6,19 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from studies import mlflow_sql, runs, server
+from studies import mlflow_sql, runs
 from studies.errors import TrackingError
 from studies.mlflow_sql import KNOWN_REVISIONS, SqlStore, revision
 from studies.tracking_store import Work
-from tests.studies.mirror_tools import PATIENCE_S, PORT, contents, make_facts, read, rows, sql_store
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("sql") / "mlruns"
-    server.find_or_start(folder, port=PORT, timeout_s=PATIENCE_S)
-    yield folder
-    server.stop(folder)
+from tests.studies.mirror_tools import contents, make_facts, read, rows, sql_store
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from studies.records import Winner
-from studies.registry import SETTINGS, Request, register_elsewhere
+from studies.registry import SETTINGS, Request, begin, register_elsewhere
 from studies.tracking_store import Refused, Unreachable
 
 
@@ -31,6 +31,13 @@ def test_a_cancelled_registration_ends_at_once(tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match="cut off"):
         register_elsewhere(a_request(tmp_path), {}, is_cancelled=lambda: True)
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.slow
+def test_a_process_that_gets_no_request_ends_in_peace() -> None:
+    with begin({}) as process:
+        assert process.communicate("") == (None, "")
+    assert process.returncode == 0
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from unittest.mock import MagicMock, call
 
@@ -14,11 +14,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from studies import server, tracking
+from studies import registry, tracking
 from studies.mlflow_rest import RestStore
 from studies.records import StudyFacts, TrialRecord, Winner
 from studies.tracking import Mirror
-from studies.tracking_store import TrackingStore
+from studies.tracking_store import TrackingStore, Written
 from tests.studies.mirror_tools import (
     PATIENCE_S,
     TRANSPORTS,
@@ -28,7 +28,6 @@ from tests.studies.mirror_tools import (
     connecting,
     contents,
     in_python,
-    make_facts,
     mirrored,
     mirroring,
     parents,
@@ -37,29 +36,8 @@ from tests.studies.mirror_tools import (
     rows,
     run_of,
     trial_runs,
+    wait_until,
 )
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("tracking") / "mlruns"
-    yield folder
-    server.stop(folder)
-
-
-@pytest.fixture
-def facts(request: pytest.FixtureRequest) -> StudyFacts:
-    return make_facts(request.node.name)
-
-
-@pytest.fixture(params=TRANSPORTS)
-def transport(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def connect(home: Path, transport: str) -> Connect:
-    return connecting(home, transport)
 
 
 def nobody() -> TrackingStore:
@@ -117,6 +95,64 @@ def test_a_mirror_that_is_closed_while_it_connects_writes_nothing(facts: StudyFa
     assert mirror._thread is not None
     mirror._thread.join(PATIENCE_S)
     assert store.method_calls == [call.close()]
+
+
+class Copies:
+    """In place of a study in MLflow: remembers which trials are written together."""
+
+    experiment_id, parent_run_id = "1", "p"
+
+    def __init__(self, *, is_neighbour: bool) -> None:
+        self.store = MagicMock(is_neighbour=is_neighbour)
+        self.written: list[list[int]] = []
+
+    def has(self, number: int) -> bool:
+        return any(number in some for some in self.written)
+
+    def write_trials(self, records: Sequence[TrialRecord]) -> Iterator[list[Written]]:
+        self.written.append([record.number for record in records])
+        yield [Written(record.number, "r") for record in records]
+
+    def write_best(self) -> None:
+        pass
+
+    def end(self, status: str, *, only: Collection[int] | None) -> None:
+        pass
+
+
+@pytest.mark.parametrize("is_neighbour", [True, False])
+def test_a_server_on_the_cores_of_the_training_is_asked_little_until_somebody_waits(
+    facts: StudyFacts, monkeypatch: pytest.MonkeyPatch, is_neighbour: bool
+) -> None:
+    copies = Copies(is_neighbour=is_neighbour)
+    monkeypatch.setattr(tracking, "MirroredStudy", lambda *_, **__: copies)
+    monkeypatch.setattr(tracking, "SERVER_SHARE", 1e-12)
+    monkeypatch.setattr(tracking, "LONGEST_PAUSE_S", PATIENCE_S)
+    with mirroring(lambda: copies.store, facts) as mirror:
+        mirror.put(range(8))
+        wait_until(lambda: mirror.pending < 8)
+        if is_neighbour:
+            assert copies.written == [[0]]
+        assert mirror.finish("FINISHED", PATIENCE_S)
+    assert copies.written == ([[0], list(range(1, 8))] if is_neighbour else [list(range(8))])
+
+
+def test_what_registers_a_winner_is_begun_before_it_comes_and_ends_with_the_mirror(
+    facts: StudyFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies, begun = Copies(is_neighbour=False), []
+
+    def begin(credentials: Mapping[str, str]) -> subprocess.Popen[str]:
+        begun.append(subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, text=True))
+        return begun[-1]
+
+    monkeypatch.setattr(tracking, "MirroredStudy", lambda *_, **__: copies)
+    monkeypatch.setattr(registry, "begin", begin)
+    with mirroring(lambda: copies.store, facts) as mirror:
+        mirror.expect_winner()
+        wait_until(lambda: bool(begun))
+    wait_until(lambda: begun[0].poll() is not None)
+    assert len(begun) == 1
 
 
 def test_ctrl_c_ends_the_waiting(facts: StudyFacts) -> None:
@@ -331,6 +367,7 @@ def test_the_winner_is_registered_once_and_answers_as_champion(
         winner = an_export(tmp_path / "export", bias)
         with mirroring(connect, facts) as mirror:
             mirror.put([0])
+            mirror.expect_winner()
             mirror.register(winner)
             assert mirror.finish("FINISHED", 120), mirror.error
         assert [version for (version,) in rows(home, versions, facts.name)] == list(range(1, n_versions + 1))

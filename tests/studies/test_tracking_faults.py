@@ -21,25 +21,11 @@ from tests.studies.mirror_tools import (
     TcpProxy,
     assert_equal_and_quiet,
     connecting,
-    make_facts,
     mirrored,
     mirroring,
     read,
     wait_until,
 )
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("faults") / "mlruns"
-    server.find_or_start(folder, port=PORT, timeout_s=PATIENCE_S)
-    yield folder
-    server.stop(folder)
-
-
-@pytest.fixture
-def facts(request: pytest.FixtureRequest) -> StudyFacts:
-    return make_facts(request.node.name)
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,6 @@ from tests.studies.mirror_tools import (
     all_rows,
     connecting,
     in_python,
-    make_facts,
     mirrored,
     read,
     rows,
@@ -49,26 +47,6 @@ client.log_text(parent_id, parent["spec"], "spec.json")
 for run in trials:
     write(run, {"mlflow.parentRunId": parent_id})
 """
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("store") / "mlruns"
-    server.find_or_start(folder, port=PORT, timeout_s=PATIENCE_S)
-    yield folder
-    server.stop(folder)
-
-
-@pytest.fixture
-def facts(request: pytest.FixtureRequest) -> StudyFacts:
-    return make_facts(request.node.name)
-
-
-@pytest.fixture(params=TRANSPORTS)
-def store(request: pytest.FixtureRequest, home: Path) -> Iterator[TrackingStore]:
-    store = connecting(home, str(request.param))()
-    yield store
-    store.close()
 
 
 def copied(source: Path, target: Path) -> None:
