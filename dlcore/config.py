@@ -235,13 +235,13 @@ class TrainConfig:
     precision: str = "fp32"
     """Name in `PRECISIONS`: of the matrix products while training; see `dlcore.precision`."""
     class_weights: str = "none"
-    """Name in `CLASS_WEIGHTS`: how rows of rare classes count in the training loss; see `dlcore.criterion`."""
+    """Name in `CLASS_WEIGHTS`: how rows of each class count in the training loss; see `dlcore.criterion`."""
     noise: float = 0.0
-    """Standard deviation of what is added to each input of a row, anew in each step; see `dlcore.augmentation`."""
+    """Standard deviation of what is added to each standardised input of a row, anew in each step."""
     mixup: float = 0.0
-    """Both parameters of the Beta distribution by which rows are mixed in training; 0 is not; see there."""
+    """Both parameters of the Beta distribution by which rows are mixed with others; 0 is not at all."""
     label_smoothing: float = 0.0
-    """Share of each row's class that all classes get, in [0, 1), in the training loss; see `dlcore.criterion`."""
+    """Share of each row's class that is spread over all classes in the training loss, in [0, 1)."""
 
     def __post_init__(self) -> None:
         """Check each field."""

@@ -249,10 +249,12 @@ class Training(Section):
     weight_decay: float = Field(default=0.0, ge=0, le=1_000)
     dropout: float = Field(default=0.0, ge=0, le=0.99)
     normalization: Annotated[str, _one_of(NORMALIZATIONS)] = "none"
+    """Over what each hidden unit is standardised before its activation."""
     noise: float = Field(default=0.0, ge=0, le=100)
     mixup: float = Field(default=0.0, ge=0, le=100)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     class_weights: Annotated[str, _one_of(CLASS_WEIGHTS)] = "none"
+    """`balanced` lets rows of rare classes weigh more in the training loss."""
     nesterov: bool = False
     clip_norm: Annotated[Annotated[float, Field(gt=0)] | None, _Off] = None
     device: Annotated[str, _one_of(DEVICES)] = "auto"

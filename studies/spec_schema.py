@@ -50,6 +50,7 @@ MEANINGS = {
     "slope": "Slope of leaky_relu left of 0.",
     "initialization": "From what the weights are drawn before training.",
     "dropout": "Share of hidden units that are left out of a training step.",
+    "normalization": "Over what hidden units are standardised: the rows of a batch, the units of a layer, or nothing.",
     "optimizer": "Who updates the weights.",
     "learning_rate": "Size of a step; the schedule scales it.",
     "momentum": "Share of the last step that goes on; AdamW has its own.",
@@ -59,6 +60,10 @@ MEANINGS = {
     "schedule": "How the learning rate moves from epoch to epoch.",
     "warmup_epochs": "Epochs over which the learning rate rises from 0.",
     "clip_norm": "Largest norm of all gradients together; false does not clip.",
+    "noise": "Standard deviation of what is added to each input in training.",
+    "mixup": "Both parameters of the Beta distribution by which rows are mixed in training; 0 does not.",
+    "label_smoothing": "Share of each row's class that is spread over all classes in training. Not in a regression.",
+    "class_weights": "`balanced` lets rows of rare classes weigh more in training. Not in a regression.",
     "preprocess": "How numeric columns are scaled.",
 }
 """What each hyperparameter is, in the words of a user."""

@@ -1,7 +1,6 @@
 """studies.spec: what a spec says, and every way in which it can be wrong."""
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -522,10 +521,3 @@ def test_what_is_of_classes_alone_is_refused_where_the_task_is_a_regression(sect
     with pytest.raises(SpecError, match=rf"{section}\.{key} +has no meaning in a regression, which has no classes"):
         resolved_objectives(spec, "regression")
     assert resolved_objectives(parsed('[training]\nclass_weights = "none"\nlabel_smoothing = 0.0'), "regression")
-
-
-@pytest.mark.parametrize("page", sorted((Path(__file__).parents[2] / "docs").glob("*.md")), ids=lambda page: page.stem)
-def test_every_spec_of_the_docs_is_valid(page: Path) -> None:
-    for block in re.findall(r"^```toml\n(.*?)^```", page.read_text(), re.M | re.S):
-        if re.search(r"^study\b", block, re.M):
-            parse_spec(block, page.name)
