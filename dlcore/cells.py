@@ -18,7 +18,7 @@ TRUTH = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 _PAIRS = (frozenset({"true", "false"}), frozenset({"yes", "no"}), frozenset({"true", "false", "0", "1"}))
 
 PLAIN = "1234.5"
-_GROUPED = {  # how the numbers of a column are written -> its pattern, its thousands separator, its decimal sign
+GROUPED = {  # how the numbers of a column are written -> its pattern, its thousands separator, its decimal sign
     "1,234.5": (r"[+-]?(?:[1-9]\d{0,2}(?:,\d{3})+|\d+)(?:\.\d*)?", ",", "."),
     "1.234,5": (r"[+-]?(?:[1-9]\d{0,2}(?:\.\d{3})+|\d+)(?:,\d*)?", ".", ","),
     "1 234.5": (r"[+-]?(?:[1-9]\d{0,2}(?:[ \u00a0\u202f']\d{3})+|\d+)(?:\.\d*)?", " \u00a0\u202f'", "."),
@@ -54,7 +54,7 @@ def numbers_of(
         form: How they are written, if it is known already; "" is not.
         is_strict: False takes the way in which most texts are numbers, and gives NaN for the others.
     """
-    ways = [PLAIN, *sorted(_GROUPED, key=lambda way: (way == DECIMAL_COMMA) == (decimal == "."))]
+    ways = [PLAIN, *sorted(GROUPED, key=lambda way: (way == DECIMAL_COMMA) == (decimal == "."))]
     if decimal == ",":
         ways.sort(key=lambda way: way != DECIMAL_COMMA)
     best: tuple[FloatArray, str] | None = None
@@ -73,7 +73,7 @@ def numbers_of(
 def _numbers_in(texts: Sequence[str], way: str, is_strict: bool) -> FloatArray | None:
     """Numbers (N,) written in one way, NaN for what is none; None at the first of these if strict."""
     values = np.full(len(texts), np.nan)
-    matches = re.compile(_GROUPED[way][0]).fullmatch if way != PLAIN else None
+    matches = re.compile(GROUPED[way][0]).fullmatch if way != PLAIN else None
     for i, text in enumerate(texts):
         number = number_of(text) if matches is None else _translated(text, way) if matches(text) else None
         if number is not None:
@@ -84,7 +84,7 @@ def _numbers_in(texts: Sequence[str], way: str, is_strict: bool) -> FloatArray |
 
 
 def _translated(text: str, way: str) -> float | None:
-    _, separators, decimal = _GROUPED[way]
+    _, separators, decimal = GROUPED[way]
     for separator in separators:
         text = text.replace(separator, "")
     return number_of(text.replace(decimal, "."))

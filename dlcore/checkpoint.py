@@ -6,7 +6,7 @@ bits (`dlcore.training`).
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -16,12 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from dlcore.config import ModelConfig
+from dlcore.ensemble import Ensemble, Part, Preprocessors, as_one
 from dlcore.errors import ConfigError, ExportError
 from dlcore.files import write_file
 from dlcore.models import build_model
+from dlcore.preprocess import Preprocessor
 
 CONFIG_KEY = "model_config"
 """Key of the config in the header of the file."""
+CONFIGS_KEY = "model_configs"
+"""The same of an ensemble, whose members have one each."""
 
 
 def config_to_dict(config: ModelConfig) -> dict[str, object]:
@@ -71,18 +75,54 @@ def network_from_bytes(content: bytes, config: ModelConfig, name: str) -> nn.Seq
     Raises:
         ExportError: If the content is damaged or does not fit the config.
     """
+    weights = _tensors(content, name)
+    model = build_model(config, seed=0, dtype=_dtype(weights))
+    _fill(model, weights, name)
+    return model.eval()
+
+
+def ensemble_to_bytes(ensemble: Ensemble, configs: Sequence[ModelConfig]) -> bytes:
+    """The content of a weights file of an ensemble: "members.0.0.weight", ..., and the configs in its header."""
+    state = {name: value.detach().cpu().contiguous() for name, value in ensemble.state_dict().items()}
+    header = {CONFIGS_KEY: json.dumps([config_to_dict(config) for config in configs])}
+    return bytes(safetensors.torch.save(state, metadata=header))
+
+
+def ensemble_from_bytes(
+    content: bytes, task: str, parts: Sequence[tuple[ModelConfig, Preprocessor]], name: str
+) -> tuple[Ensemble, Preprocessors]:
+    """Build the ensemble of these parts with the weights of a file's content; see `network_from_bytes`.
+
+    Returns:
+        The ensemble, and what prepares its rows.
+    """
+    weights = _tensors(content, name)
+    dtype = _dtype(weights)
+    found = [Part(build_model(config, seed=0, dtype=dtype), config, preprocessor) for config, preprocessor in parts]
+    ensemble, preprocessors = as_one(task, found)
+    _fill(ensemble, weights, name)
+    return ensemble.eval(), preprocessors
+
+
+def _tensors(content: bytes, name: str) -> dict[str, Tensor]:
     try:
         weights: dict[str, Tensor] = safetensors.torch.load(content)
     except safetensors.SafetensorError as error:
         raise ExportError(f"{name} must be a whole safetensors file; {error}. Export it again") from error
-    dtype = next(iter(weights.values())).dtype if weights else torch.float32
-    model = build_model(config, seed=0, dtype=dtype)
+    return weights
+
+
+def _dtype(weights: Mapping[str, Tensor]) -> torch.dtype:
+    return next(iter(weights.values())).dtype if weights else torch.float32
+
+
+def _fill(model: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
+    """Give a network its weights, if they are shaped as its own."""
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in weights.items()}
     if wanted != found:
         raise ExportError(f"{name} must hold tensors shaped {wanted}; found {found}. Export it again")
     model.load_state_dict(weights)
-    return model.eval()
 
 
 def save_weights(path: Path, model: nn.Module, config: ModelConfig) -> None:

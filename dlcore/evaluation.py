@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dlcore.config import metrics_of
 from dlcore.data import split_tensors
+from dlcore.ensemble import averaged
 from dlcore.metrics import widest_dtype
 from dlcore.tasks import Task
 
@@ -47,11 +48,7 @@ def evaluate(model: nn.Module, task: Task, x: Tensor, y: Tensor) -> dict[str, fl
 
 def together(task: Task, outputs: Sequence[Tensor]) -> Tensor:
     """Outputs (N, C) of an ensemble whose members' outputs are these, each (N, C): its prediction is the mean."""
-    wide = [own.to(widest_dtype(own.device)) for own in outputs]
-    if task.name == "regression":
-        return torch.stack(wide).mean(0)
-    means = torch.stack([task.predict(own) for own in wide]).mean(0)
-    return outputs_of(task, torch.stack([1 - means, means], -1) if means.dim() == 1 else means)
+    return averaged(task.name, torch.stack([own.to(widest_dtype(own.device)) for own in outputs]))
 
 
 def outputs_of(task: Task, probabilities: Tensor) -> Tensor:

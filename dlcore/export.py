@@ -1,8 +1,9 @@
-"""A network as files that are usable without this code, and the check that they answer as it does.
+"""Networks as files that are usable without this code, and the check that they answer as those do.
 
-An export is a folder with four files: `model.onnx` (raw rows in, answers out), `weights.safetensors`,
-`model.json` (the manifest) and `SHA256SUMS`. The answers are checked before anything is written; the folder
-appears as a whole (`dlcore.files`). Nothing here executes what it reads: no pickle, no code, no other file.
+An export is a folder: `model.onnx` (raw rows in, answers out), `weights.safetensors`, `model.json` (the manifest),
+`README.md` (the model card), `predict.py` and `SHA256SUMS`. Several networks are exported as one that answers with the
+mean of their predictions. The answers are checked before anything is written; the folder appears as a whole
+(`dlcore.files`). Nothing here executes what it reads: no pickle, no code, no other file.
 """
 
 import copy
@@ -10,8 +11,9 @@ import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,38 +21,56 @@ import onnxruntime
 import safetensors
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
+from dlcore.card import Sections, model_card
 from dlcore.checkpoint import (
     config_from_dict,
     config_to_dict,
+    ensemble_from_bytes,
+    ensemble_to_bytes,
     network_from_bytes,
     weights_to_bytes,
 )
 from dlcore.columns import Features
 from dlcore.config import ModelConfig
-from dlcore.data import DataSplits
+from dlcore.data import SPLITS, DataSplits
+from dlcore.ensemble import Ensemble, Part, Preprocessors, as_one, different_preprocessors
 from dlcore.errors import ConfigError, DataError, ExportError
 from dlcore.evaluation import forward_rows
 from dlcore.exported import (
-    FILES,
+    CARD_FILE,
     FORMAT_VERSION,
     GRAPH_FILE,
     MANIFEST_FILE,
+    SCRIPT_FILE,
     WEIGHTS_FILE,
     ExportedModel,
     Interface,
-    parse_manifest,
+    read_export,
 )
-from dlcore.files import read_sealed, sha256, write_sealed
+from dlcore.files import sha256, write_sealed
 from dlcore.onnx_graph import build_graph, name_interface
 from dlcore.onnx_nodes import OPSET
+from dlcore.predict_script import predict_script
 from dlcore.preprocess import Preprocessor
 from dlcore.targets import Label
 
 TOLERANCE = 1e-5
 """Largest difference of answers: of probabilities, or of standardised values relative to max(1, |value|)."""
 CHECKED_ROWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What an export says of itself beside what dlcore knows."""
+
+    facts: Mapping[str, object] = field(default_factory=dict)
+    """For the manifest (spec, trial, metrics, ...), as plain data."""
+    title: str = ""
+    """Of the model card; "" takes the table's name."""
+    sections: Sections = field(default_factory=dict)
+    """For the model card: title -> Markdown."""
 
 
 def export_model(
@@ -72,41 +92,88 @@ def export_model(
         ExportError: If the files would not answer as the network does, or cannot be written. What was in
             the folder is still there then.
     """
+    return export_parts(folder, [Part(model, model_config, splits.preprocessor)], splits, Story(facts))
+
+
+def export_parts(folder: Path, parts: Sequence[Part], splits: DataSplits, story: Story) -> Path:
+    """Write networks that answer together, with the mean of their predictions; see `export_model`.
+
+    Args:
+        folder: Where to; an older export there is replaced.
+        parts: At least one; their preprocessors were fitted on the rows of `splits`, and differ in features alone.
+        splits: The data that they were trained on.
+        story: What else manifest and card should say.
+    """
     folder = folder.resolve()
-    network = copy.deepcopy(model).to(device="cpu", dtype=torch.float32).eval()
+    parts = [replace(part, network=_plain_network(part.network)) for part in parts]
     interface = name_interface(splits.feature_names, splits.target_names, splits.class_labels)
-    graph = build_graph(network, model_config, splits.preprocessor, interface, splits.class_labels).SerializeToString()
-    files = {GRAPH_FILE: graph, WEIGHTS_FILE: weights_to_bytes(network, model_config)}
-    manifest = _describe(model_config, splits, interface)
-    manifest |= {
-        "check": check_answers(ExportedModel(graph, manifest), network, splits),
-        "files": {name: sha256(content) for name, content in files.items()},
-        "facts": _plain("facts", facts),
+    graph = build_graph(parts, interface, splits.class_labels).SerializeToString()
+    manifest = _describe(parts, splits, interface)
+    module, preprocessors = as_one(splits.task, parts)
+    if len(parts) == 1:
+        weights = weights_to_bytes(parts[0].network, parts[0].config)
+        whole: nn.Module = parts[0].network
+    else:
+        weights = ensemble_to_bytes(module, [part.config for part in parts])
+        whole = module.eval()
+    manifest["check"] = check_answers(ExportedModel(graph, manifest), whole, preprocessors, splits)
+    card = model_card(manifest, parts, splits, story.title or splits.name, story.sections)
+    files = {
+        GRAPH_FILE: graph,
+        WEIGHTS_FILE: weights,
+        CARD_FILE: card.encode(),
+        SCRIPT_FILE: predict_script(manifest["columns"]).encode(),
     }
+    manifest["files"] = {name: sha256(content) for name, content in files.items()}
+    manifest["facts"] = _plain("facts", story.facts)
     files[MANIFEST_FILE] = (json.dumps(manifest, indent=2, allow_nan=False) + "\n").encode()
     write_sealed(folder, files)
     return folder
 
 
-def load_network(folder: Path) -> tuple[nn.Sequential, Preprocessor, dict[str, object]]:
-    """The exported network back in PyTorch, in eval mode, its preprocessing, and the manifest.
+def _plain_network(network: nn.Sequential) -> nn.Sequential:
+    return copy.deepcopy(network).to(device="cpu", dtype=torch.float32).eval()
+
+
+def load_network(folder: Path) -> tuple[nn.Sequential | Ensemble, Preprocessor | Preprocessors, dict[str, object]]:
+    """The exported network back in PyTorch, in eval mode, what prepares its rows, and the manifest.
+
+    An ensemble is one network too: from prepared rows to outputs of which its task makes the mean of the predictions.
 
     Raises:
         ExportError: As `ExportedModel.load`.
     """
-    files = read_sealed(folder, FILES)
-    manifest = parse_manifest(folder, files)
+    files, manifest = read_export(folder)
+    place = str(folder / WEIGHTS_FILE)
     try:
+        if "members" in manifest:
+            return (
+                *ensemble_from_bytes(files[WEIGHTS_FILE], str(manifest["task"]), _members(manifest), place),
+                manifest,
+            )
         config = config_from_dict(manifest["architecture"])  # type: ignore[arg-type]
         preprocessor = Preprocessor.from_dict(manifest["preprocessing"])  # type: ignore[arg-type]
-    except (ConfigError, DataError, KeyError, TypeError) as error:
+    except (ConfigError, DataError, KeyError, TypeError, IndexError) as error:
         raise ExportError(f"{folder / MANIFEST_FILE} must describe a network; {error}") from error
-    network = network_from_bytes(files[WEIGHTS_FILE], config, str(folder / WEIGHTS_FILE))
-    return network, preprocessor, manifest
+    return network_from_bytes(files[WEIGHTS_FILE], config, place), preprocessor, manifest
 
 
-def check_answers(exported: ExportedModel, network: nn.Sequential, splits: DataSplits) -> dict[str, float]:
+def _members(manifest: Mapping[str, Any]) -> list[tuple[ModelConfig, Preprocessor]]:
+    """The configs of an ensemble's members, and what prepares the rows of each."""
+    preprocessors = [Preprocessor.from_dict(own) for own in manifest["preprocessings"]]
+    return [(config_from_dict(m["architecture"]), preprocessors[m["preprocessing"]]) for m in manifest["members"]]
+
+
+def check_answers(
+    exported: ExportedModel, network: nn.Module, preprocessors: Preprocessors, splits: DataSplits
+) -> dict[str, float]:
     """Compare onnxruntime with PyTorch on val rows, on rows with missing values, and in other batch sizes.
+
+    Args:
+        exported: Answers by onnxruntime.
+        network: From prepared rows to outputs (N, C).
+        preprocessors: Prepare its rows.
+        splits: The data, whose val rows are asked.
 
     Returns:
         For the manifest: "rows" compared, "largest_difference" found, "tolerance" allowed.
@@ -115,7 +182,7 @@ def check_answers(exported: ExportedModel, network: nn.Sequential, splits: DataS
         ExportError: If an answer differs by more than the tolerance, or a label is not the likeliest class.
     """
     x = _rows_to_check(splits)
-    expected = _answers_of(network, splits, x)
+    expected = _answers_of(network, torch.from_numpy(preprocessors.transform(x)), splits)
     largest = 0.0
     for n in (len(x), 7, 1):
         answers = exported.predict({column.name: column.take(slice(n)).raw() for column in x.columns})
@@ -182,10 +249,10 @@ def _unseen(categories: Sequence[str]) -> str:
     return max(categories, default="") + "?"
 
 
-def _answers_of(network: nn.Sequential, splits: DataSplits, x: Features) -> NDArray[np.float64]:
-    """PyTorch's probabilities of all classes, or standardised values (N, C), for raw rows."""
+def _answers_of(network: nn.Module, rows: Tensor, splits: DataSplits) -> NDArray[np.float64]:
+    """PyTorch's probabilities of all classes, or standardised values (N, C), for prepared rows (N, F)."""
     dtype = next(network.parameters()).dtype
-    outputs = forward_rows(network, torch.from_numpy(splits.preprocessor.transform(x)).to(dtype)).double()
+    outputs = forward_rows(network, rows.to(dtype)).double()
     if splits.task == "binary":
         outputs = torch.cat([torch.sigmoid(-outputs), torch.sigmoid(outputs)], dim=1)
     elif splits.task == "multiclass":
@@ -197,22 +264,34 @@ def _answers_of(network: nn.Sequential, splits: DataSplits, x: Features) -> NDAr
     return answers
 
 
-def _describe(config: ModelConfig, splits: DataSplits, interface: Interface) -> dict[str, object]:
+def _describe(parts: Sequence[Part], splits: DataSplits, interface: Interface) -> dict[str, Any]:
     """The manifest, without what is known only after the check."""
+    preprocessors = different_preprocessors(parts)
+    members = [
+        {"architecture": config_to_dict(p.config), "preprocessing": preprocessors.index(p.preprocessor)} for p in parts
+    ]
+    network: dict[str, object]
+    if len(parts) == 1:
+        network = {"architecture": members[0]["architecture"], "preprocessing": preprocessors[0].to_dict()}
+    else:
+        network = {"members": members, "preprocessings": [own.to_dict() for own in preprocessors]}
     return {
         "format_version": FORMAT_VERSION,
         "task": splits.task,
         "columns": [
             {"name": column.name, "kind": column.kind, "form": column.form, "example": encoder.example}
-            for column, encoder in zip(splits.train.x.columns, splits.preprocessor.encoders, strict=True)
+            for column, encoder in zip(splits.train.x.columns, preprocessors[0].encoders, strict=True)
         ],
         "target_names": list(splits.target_names),
         "class_labels": list(splits.class_labels),
         "inputs": interface.inputs,
         "outputs": interface.outputs,
-        "architecture": config_to_dict(config),
-        "preprocessing": splits.preprocessor.to_dict(),
-        "data": {"name": splits.name, "fingerprint": splits.fingerprint},
+        **network,
+        "data": {
+            "name": splits.name,
+            "fingerprint": splits.fingerprint,
+            "rows": {name: len(splits.split(name).x) for name in SPLITS},
+        },
         "opset": OPSET,
         "versions": {"python": platform.python_version()}
         | {module.__name__: str(module.__version__) for module in (torch, np, onnx, onnxruntime, safetensors)},

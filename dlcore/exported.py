@@ -20,8 +20,13 @@ from dlcore.files import read_sealed
 from dlcore.raw import to_input
 from dlcore.targets import Label
 
-GRAPH_FILE, WEIGHTS_FILE, MANIFEST_FILE = FILES = ("model.onnx", "weights.safetensors", "model.json")
-FORMAT_VERSION = 2
+GRAPH_FILE, WEIGHTS_FILE, MANIFEST_FILE = _NETWORK = ("model.onnx", "weights.safetensors", "model.json")
+CARD_FILE, SCRIPT_FILE = "README.md", "predict.py"
+FILES = (GRAPH_FILE, WEIGHTS_FILE, CARD_FILE, SCRIPT_FILE, MANIFEST_FILE)
+"""What an export holds beside the sums."""
+FORMAT_VERSION = 3
+_WITHOUT_CARD = 2
+"""The version before card and script, which is read still."""
 
 Columns = Mapping[str, NDArray[Any]]
 
@@ -74,8 +79,7 @@ class ExportedModel:
         Raises:
             ExportError: If a file is missing or is not the one that was written; it names the file.
         """
-        files = read_sealed(folder, FILES)
-        manifest = parse_manifest(folder, files)
+        files, manifest = read_export(folder)
         try:
             graph = onnx.ModelProto.FromString(files[GRAPH_FILE])
             if any(uses_external_data(tensor) for tensor in graph.graph.initializer):
@@ -117,12 +121,23 @@ class ExportedModel:
         return dict(zip(self._interface.outputs, answers, strict=True))
 
 
-def parse_manifest(folder: Path, files: Mapping[str, bytes]) -> dict[str, object]:
-    """The manifest, if this version can read it."""
+def read_export(folder: Path) -> tuple[dict[str, bytes], dict[str, object]]:
+    """The files of an export, verified, and its manifest.
+
+    Raises:
+        ExportError: If a file is missing or is not the one that was written, or another version wrote them.
+    """
+    files = read_sealed(folder, _NETWORK, (CARD_FILE, SCRIPT_FILE))
     try:
         manifest = json.loads(files[MANIFEST_FILE])
     except ValueError as error:
         raise ExportError(f"{folder / MANIFEST_FILE} must be JSON; {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
-        raise ExportError(f"{folder / MANIFEST_FILE} must have format_version {FORMAT_VERSION}")
-    return manifest
+    found = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if found not in (_WITHOUT_CARD, FORMAT_VERSION):
+        raise ExportError(
+            f"{folder / MANIFEST_FILE} must have format_version {_WITHOUT_CARD} or {FORMAT_VERSION}, not {found}: "
+            "export it again with this version of dlcore, or read it with the one that wrote it"
+        )
+    if found == FORMAT_VERSION and (missing := [name for name in FILES if name not in files]):
+        raise ExportError(f"{folder / missing[0]} must be there; copy the export again, whole")
+    return files, manifest

@@ -41,7 +41,6 @@ def write_sealed(folder: Path, files: Mapping[str, bytes]) -> None:
         ExportError: If the folder holds anything else, or cannot be written. What was there is still there.
     """
     new, old = folder.with_name(f".{folder.name}.new"), _aside(folder)
-    sums = "".join(f"{sha256(files[name])}  {name}\n" for name in sorted(files))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         if old.exists() and not folder.exists():
@@ -51,7 +50,7 @@ def write_sealed(folder: Path, files: Mapping[str, bytes]) -> None:
             if leftover.exists():
                 shutil.rmtree(leftover)
         new.mkdir()
-        for name, content in {**files, SUMS_FILE: sums.encode()}.items():
+        for name, content in {**files, SUMS_FILE: _sums_of(files)}.items():
             _write_durably(new / name, content)
         _sync_names(new)
         if folder.exists():
@@ -64,12 +63,13 @@ def write_sealed(folder: Path, files: Mapping[str, bytes]) -> None:
     shutil.rmtree(old, ignore_errors=True)  # out of the way already; the next write tries again
 
 
-def read_sealed(folder: Path, names: Iterable[str]) -> dict[str, bytes]:
+def read_sealed(folder: Path, names: Iterable[str], optional: Iterable[str] = ()) -> dict[str, bytes]:
     """Read files of a sealed folder, each once, and compare with the sums.
 
     Args:
         folder: Written by `write_sealed`.
         names: The files that must be there.
+        optional: Files that are read too where the sums tell of them.
 
     Returns:
         Name -> content.
@@ -79,15 +79,23 @@ def read_sealed(folder: Path, names: Iterable[str]) -> dict[str, bytes]:
     """
     if not folder.exists() and _aside(folder).exists():
         folder = _aside(folder)  # the writer was killed between its two renames
-    lines = _read(folder / SUMS_FILE).decode(errors="replace").splitlines()
+    told = _read(folder / SUMS_FILE)
+    lines = told.decode(errors="replace").splitlines()
     sums = {line[66:]: line[:64] for line in lines if line[64:66] == "  "}
-    contents = {name: _read(folder / name) for name in names}
+    wanted = [*names, *(name for name in optional if name in sums)]
+    contents = {name: _read(folder / name) for name in wanted}
     for name, content in contents.items():
         if sums.get(name) != sha256(content):
             raise ExportError(
                 f"{folder / name} must be as it was written, but does not match {SUMS_FILE}; write it again"
             )
+    if told != _sums_of(contents):
+        raise ExportError(f"{folder / SUMS_FILE} must tell of {', '.join(sorted(wanted))} alone; write it again")
     return contents
+
+
+def _sums_of(files: Mapping[str, bytes]) -> bytes:
+    return "".join(f"{sha256(files[name])}  {name}\n" for name in sorted(files)).encode()
 
 
 def _read(path: Path) -> bytes:

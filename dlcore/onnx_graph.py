@@ -1,4 +1,4 @@
-"""A network and its preprocessing as one ONNX graph that takes raw rows.
+"""Networks and their preprocessing as one ONNX graph that takes raw rows.
 
 Written by hand with `onnx.helper`: an exporter would trace tensors, while here every column is one rank-1
 input by its own name, and the outputs are rank-1 too. Numbers, booleans and dates (seconds since 1970-01-01 UTC) enter
@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from dlcore.config import ModelConfig
+from dlcore.ensemble import Part, different_preprocessors
 from dlcore.exported import Interface
 from dlcore.models import NORM_EPSILON, BatchNorm
 from dlcore.onnx_columns import encode_columns, input_type
@@ -50,41 +51,31 @@ def _free_name(name: str, taken: set[str]) -> str:
     return name
 
 
-def build_graph(
-    network: nn.Sequential,
-    config: ModelConfig,
-    preprocessor: Preprocessor,
-    interface: Interface,
-    class_labels: Sequence[Label],
-) -> onnx.ModelProto:
-    """The checked ONNX model of a network, from raw columns to answers.
+def build_graph(parts: Sequence[Part], interface: Interface, class_labels: Sequence[Label]) -> onnx.ModelProto:
+    """The checked ONNX model of a network, or of several whose predictions are averaged in it.
 
     Args:
-        network: From preprocessed rows (N, F) to outputs (N, C), on the CPU.
-        config: Its architecture.
-        preprocessor: Encodes columns, unscales targets.
+        parts: Networks on the CPU, and what prepares their rows; preprocessing that several share is there once.
         interface: Names of inputs and outputs, in order.
         class_labels: In the order of the outputs (binary: class 0, class 1); empty for regression.
 
     Returns:
         A model whose inputs and outputs are all (N,), for any N.
     """
-    graph = Graph([*interface.inputs.values(), *interface.outputs.values()])
-    features = encode_columns(graph, list(interface.inputs.values()), preprocessor)
-    outputs = _forward(graph, features, network, config)
-    names = list(interface.outputs.values())
+    columns, names = list(interface.inputs.values()), list(interface.outputs.values())
+    graph = Graph([*columns, *names])
+    preprocessors = different_preprocessors(parts)
+    features = [encode_columns(graph, columns, own) for own in preprocessors]
+    outputs = [_forward(graph, features[preprocessors.index(p.preprocessor)], p.network, p.config) for p in parts]
     if class_labels:
-        if config.n_outputs == 1:
-            _classify_two(graph, outputs, names, class_labels)
-        else:
-            _classify(graph, outputs, names, class_labels)
+        classify = _classify_two if parts[0].config.n_outputs == 1 else _classify
+        classify(graph, outputs, names, class_labels)
         kinds = [helper.np_dtype_to_tensor_dtype(_label_array(class_labels).dtype)]
         kinds += [TensorProto.FLOAT] * len(class_labels)
     else:
-        _regress(graph, outputs, names, preprocessor)
+        _regress(graph, outputs, names, preprocessors[0])
         kinds = [TensorProto.DOUBLE] * len(names)
-    types = [input_type(encoder.kind) for encoder in preprocessor.encoders]
-    columns = list(interface.inputs.values())
+    types = [input_type(encoder.kind) for encoder in preprocessors[0].encoders]
     proto = helper.make_graph(
         graph.nodes,
         "network",
@@ -159,36 +150,47 @@ def _label_array(class_labels: Sequence[Label]) -> NDArray[np.generic]:
     return np.array(class_labels)
 
 
-def _classify_two(graph: Graph, logits: str, names: Sequence[str], class_labels: Sequence[Label]) -> None:
-    """Logits (N, 1) of the second class -> label (N,) and two probabilities (N,)."""
+def _classify_two(graph: Graph, logits: Sequence[str], names: Sequence[str], class_labels: Sequence[Label]) -> None:
+    """Logits (N, 1) of the second class, of each network -> label (N,) and two probabilities (N,)."""
     label_name, first_name, second_name = names
-    logit = graph.add("Squeeze", logits, graph.constant(np.array([1], dtype=np.int64)))
+    axis = graph.constant(np.array([1], dtype=np.int64))
+    flat = [graph.add("Squeeze", own, axis) for own in logits]
     # 1 - p would lose the small probabilities of the first class to rounding.
-    graph.add("Sigmoid", graph.add("Neg", logit), output=first_name)
-    graph.add("Sigmoid", logit, output=second_name)
-    is_second = graph.add("Greater", logit, graph.constant(np.array(0, dtype=np.float32)))
+    if len(flat) == 1:
+        graph.add("Sigmoid", graph.add("Neg", flat[0]), output=first_name)
+        graph.add("Sigmoid", flat[0], output=second_name)
+        is_second = graph.add("Greater", flat[0], graph.constant(np.array(0, dtype=np.float32)))
+    else:
+        graph.add("Mean", *(graph.add("Sigmoid", graph.add("Neg", own)) for own in flat), output=first_name)
+        graph.add("Mean", *(graph.add("Sigmoid", own) for own in flat), output=second_name)
+        is_second = graph.add("Greater", second_name, first_name)
     labels = graph.constant(_label_array(class_labels))
     graph.add("Gather", labels, graph.add("Cast", is_second, to=TensorProto.INT64), output=label_name)
 
 
-def _classify(graph: Graph, logits: str, names: Sequence[str], class_labels: Sequence[Label]) -> None:
-    """Logits (N, C) -> label (N,) and one probability (N,) per class."""
+def _classify(graph: Graph, logits: Sequence[str], names: Sequence[str], class_labels: Sequence[Label]) -> None:
+    """Logits (N, C) of each network -> label (N,) and one probability (N,) per class."""
     label_name, *probability_names = names
-    probabilities = graph.add("Softmax", logits, axis=1)
+    each = [graph.add("Softmax", own, axis=1) for own in logits]
+    probabilities = each[0] if len(each) == 1 else graph.add("Mean", *each)
     for index, name in enumerate(probability_names):
         column = graph.constant(np.array(index, dtype=np.int64))
         graph.add("Gather", probabilities, column, axis=1, output=name)
     labels = graph.constant(_label_array(class_labels))
-    graph.add("Gather", labels, graph.add("ArgMax", logits, axis=1, keepdims=0), output=label_name)
+    likeliest = graph.add("ArgMax", logits[0] if len(each) == 1 else probabilities, axis=1, keepdims=0)
+    graph.add("Gather", labels, likeliest, output=label_name)
 
 
-def _regress(graph: Graph, outputs: str, names: Sequence[str], preprocessor: Preprocessor) -> None:
-    """Standardised outputs (N, C) -> one prediction (N,) double per target, in its own unit."""
+def _regress(graph: Graph, outputs: Sequence[str], names: Sequence[str], preprocessor: Preprocessor) -> None:
+    """Standardised outputs (N, C) of each network -> one prediction (N,) double per target, in its own unit."""
     mean, scale = (
         graph.constant(np.array([values], dtype=np.float64))
         for values in (preprocessor.target_mean, preprocessor.target_scale)
     )
-    standardised = graph.add("Cast", outputs, to=TensorProto.DOUBLE)
+    each = [graph.add("Cast", own, to=TensorProto.DOUBLE) for own in outputs]
+    standardised = each[0]
+    if len(each) > 1:  # onnxruntime has no Mean of doubles
+        standardised = graph.add("Div", graph.add("Sum", *each), graph.number(len(each)))
     predictions = graph.add("Add", graph.add("Mul", standardised, scale), mean)
     if preprocessor.target_transform is not None:
         predictions = _restore(graph, predictions, preprocessor.target_transform)

@@ -9,8 +9,10 @@ from typing import Any
 
 from dlcore.files import SUMS_FILE, sha256
 
-FILES = ("model.onnx", "weights.safetensors", "model.json")
+FILES = ("model.onnx", "weights.safetensors", "README.md", "predict.py", "model.json")
 """What an export holds beside the sums."""
+_ADDED = ("README.md", "predict.py")
+"""Those that exports of format_version 2 lack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,12 @@ class Found:
     folder: Path
     manifest: dict[str, Any] | None
     """None where it cannot be read."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it must hold beside the sums."""
+        is_older = (self.manifest or {}).get("format_version") == 2
+        return tuple(name for name in FILES if not (is_older and name in _ADDED))
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -83,18 +91,18 @@ def damaged(found: Found, onnx_sha256: str | None) -> Iterator[str]:
         onnx_sha256: Of its graph by the study database, if that says so.
     """
     contents, sums = {}, _sums(found.folder / SUMS_FILE)
-    for name in FILES:
+    for name in found.files:
         try:
             contents[name] = sha256((found.folder / name).read_bytes())
         except OSError as error:
             yield f"{name}: {error.strerror}"
     told = (found.manifest or {}).get("files")
-    witnesses = {name: told.get(name) if isinstance(told, dict) else None for name in FILES}
+    witnesses = {name: told.get(name) if isinstance(told, dict) else None for name in found.files}
     witnesses["model.onnx"] = onnx_sha256 or witnesses["model.onnx"]
     right = {name for name, content in contents.items() if content in (witnesses[name], sums.get(name))}
     if onnx_sha256 is not None and contents.get("model.onnx") != onnx_sha256:
         right.discard("model.onnx")
-    others_fit = all(sums.get(name) == contents.get(name) for name in FILES if name != "model.json")
+    others_fit = all(sums.get(name) == contents.get(name) for name in found.files if name != "model.json")
     if "model.json" in contents and not others_fit and found.manifest is not None and "model.json" not in right:
         right.add("model.json")  # nobody but the sums tells of it, and they are wrong
     for name in contents:

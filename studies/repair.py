@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dlcore.errors import DlcoreError
 from dlcore.tasks import curve_metric
@@ -183,13 +184,18 @@ def _facts_by(export: exports.Found) -> dict[str, object]:
             "task": manifest["task"],
             "curve_metric": curve_metric(manifest["task"], objectives[0].metric),
             "cohort_size": cohort_size(spec),
-            "n_features": manifest["architecture"]["n_features"],
+            "n_features": _architecture(manifest)["n_features"],
             "data_name": manifest["data"]["name"],
             "data_fingerprint": facts["data_fingerprint"],
             "environment_json": json.dumps(facts["environment"]),
         }
     except (KeyError, TypeError, StudiesError, DlcoreError):
         return {}
+
+
+def _architecture(manifest: Mapping[str, Any]) -> Any:
+    """Of the network, or of an ensemble's first one."""
+    return manifest["members"][0]["architecture"] if "members" in manifest else manifest["architecture"]
 
 
 def _mend_rows(patient: _Patient) -> None:

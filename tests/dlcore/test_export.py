@@ -12,8 +12,9 @@ from dlcore import onnx_graph
 from dlcore.columns import Features
 from dlcore.config import ACTIVATIONS, SCALINGS, TARGET_TRANSFORMS, ModelConfig, PreprocessConfig
 from dlcore.data import DataSplits, Split
+from dlcore.ensemble import Part
 from dlcore.errors import ExportError
-from dlcore.export import export_model, load_network
+from dlcore.export import Story, export_model, export_parts, load_network
 from dlcore.exported import FILES, ExportedModel
 from dlcore.files import SUMS_FILE, read_sealed, write_sealed
 from dlcore.models import build_model
@@ -254,6 +255,7 @@ def test_the_manifest_says_all_that_is_needed_to_use_it(tmp_path):
     assert manifest["class_labels"] == [3, 5, 8]
     assert manifest["task"] == "multiclass"
     assert manifest["architecture"]["widths"] == [16, 8]
+    assert manifest["data"]["rows"] == {"train": 200, "val": 100, "test": 100}
     assert manifest["data"]["fingerprint"] == splits.fingerprint
     assert manifest["check"]["rows"] == 201
     assert manifest["check"]["largest_difference"] <= manifest["check"]["tolerance"] == 1e-5
@@ -341,20 +343,136 @@ def test_a_missing_file_is_refused_by_name(folder, name, load):
         path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_damaged_file_is_refused_by_name(folder, name):
-    path, rng = folder / name, random.Random(name)
-    content = path.read_bytes()
-    try:
-        for _ in range(100):
-            damaged = bytearray(content)
-            damaged[rng.randrange(len(damaged))] ^= rng.randrange(1, 256)
-            path.write_bytes(rng.choice((damaged, damaged[: rng.randrange(len(damaged))])))
-            with pytest.raises(ExportError, match=f"{name} must be as it was written"):
+def damaged(content: bytes, rng: random.Random) -> bytes:
+    """A bit or more turned over, some bytes cut out, doubled or made zero, the end cut off, or something added."""
+    changed = bytearray(content)
+    at, more = rng.randrange(len(content)), rng.randrange(1, 65)
+    match rng.randrange(6):
+        case 0:
+            changed[at] ^= rng.randrange(1, 256)
+        case 1:
+            del changed[at : at + more]
+        case 2:
+            changed[at:at] = content[at : at + more]
+        case 3:
+            changed[at : at + more] = bytes(len(changed[at : at + more]))
+        case 4:
+            del changed[at:]
+        case 5:
+            changed += rng.randbytes(more)
+    return bytes(changed)
+
+
+def test_a_thousand_damages_are_refused_by_name(folder):
+    """Of any file, the sums too; none goes unseen, whatever the damaged file is read for."""
+    rng, n_damages, n_named = random.Random(0), 0, 0
+    while n_damages < 1000:
+        name = rng.choice([*FILES, SUMS_FILE])
+        content = (folder / name).read_bytes()
+        new = damaged(content, rng)
+        if new == content:  # what was made zero was zero
+            continue
+        n_damages += 1
+        (folder / name).write_bytes(new)
+        try:
+            with pytest.raises(ExportError) as refused:
                 ExportedModel.load(folder)
-    finally:
-        path.write_bytes(content)
+        finally:
+            (folder / name).write_bytes(content)
+        # Damaged sums accuse the file whose line is wrong.
+        n_named += name in str(refused.value) or (name == SUMS_FILE and any(f in str(refused.value) for f in FILES))
+    assert n_named == 1000
     ExportedModel.load(folder)
+
+
+def of_version_2(files):
+    """An export as it was written before there were card and script."""
+    manifest = json.loads(files["model.json"]) | {"format_version": 2}
+    del manifest["files"]["README.md"], manifest["files"]["predict.py"]
+    kept = {name: files[name] for name in ("model.onnx", "weights.safetensors")}
+    return kept | {"model.json": json.dumps(manifest).encode()}
+
+
+def test_an_export_from_before_the_card_is_read(folder, tmp_path):
+    write_sealed(tmp_path / "out", of_version_2(read_sealed(folder, FILES)))
+    rows = {name: np.array([1.0, np.nan]) for name in ExportedModel.load(folder).feature_names}
+    expected = ExportedModel.load(folder).predict(rows)
+    for name, values in ExportedModel.load(tmp_path / "out").predict(rows).items():
+        assert values.tolist() == expected[name].tolist()
+    assert load_network(tmp_path / "out")[2]["format_version"] == 2
+    splits = make_splits("binary")
+    export_model(tmp_path / "out", *make_network(splits), splits, {})  # and is replaced
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*FILES, SUMS_FILE}
+
+
+def test_an_export_without_its_card_is_refused(folder, tmp_path):
+    files = read_sealed(folder, FILES)
+    del files["README.md"]
+    write_sealed(tmp_path / "out", files)
+    with pytest.raises(ExportError, match=r"README\.md must be there"):
+        ExportedModel.load(tmp_path / "out")
+
+
+def parts_of(splits, n=3):
+    """Networks of different shapes, each of which may see other numbers."""
+    found = []
+    for seed in range(n):
+        config = ModelConfig(splits.n_features, splits.n_outputs, (8,) * (seed + 1), "tanh")
+        own = splits.prepared(("standard", "robust", "standard")[seed])
+        found.append(Part(build_model(config, seed), config, own.preprocessor))
+    return found
+
+
+@pytest.mark.parametrize("transform", TARGET_TRANSFORMS)
+@pytest.mark.parametrize("task", TASKS)
+def test_an_ensemble_answers_with_the_mean_of_its_networks(tmp_path, task, transform):
+    if task != "regression" and transform != "none":
+        return
+    splits = splits_of_all_kinds(task, PreprocessConfig(target_transform=transform))
+    parts = parts_of(splits)
+    folder = export_parts(tmp_path / "out", parts, splits, Story())
+    exported = ExportedModel.load(folder)
+    network, preprocessor, manifest = load_network(folder)
+    assert manifest["check"]["largest_difference"] <= 1e-5 and len(manifest["preprocessings"]) == 2
+    predict = splits.to_task().predict
+    for n in (1, 7, 1000):
+        rows = with_unseen(of_all_kinds(n, seed=n, holes=0.3))
+        each = []
+        with torch.no_grad():
+            for part in parts:
+                each.append(part.network.eval()(torch.from_numpy(part.preprocessor.transform(rows)).float()))
+            together = network(torch.from_numpy(preprocessor.transform(rows)).float())
+        answers = exported.predict(raw(rows))
+        if task == "regression":
+            scale = splits.preprocessor.scale_target
+            expected = predict(torch.stack(each).double().mean(0)).numpy()
+            for found in (answers["prediction"][:, np.newaxis], predict(together).numpy()):
+                np.testing.assert_allclose(scale(found), scale(expected), rtol=0, atol=1e-5)
+            continue
+        mean = torch.stack([predict(o) for o in each]).mean(0)
+        for found in (
+            torch.from_numpy(np.stack([answers[f"probability_{label}"] for label in splits.class_labels], axis=1)),
+            torch.stack([1 - predict(together), predict(together)], 1) if task == "binary" else predict(together),
+        ):
+            expected = torch.stack([1 - mean, mean], 1) if task == "binary" else mean
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+        likeliest = found.argmax(1).tolist()
+        assert answers["label"].tolist() == [splits.class_labels[i] for i in likeliest]
+
+
+def test_an_ensemble_of_other_weights_is_refused(tmp_path):
+    splits = splits_of_all_kinds("binary")
+    folder = export_parts(tmp_path / "out", parts_of(splits), splits, Story())
+    files = read_sealed(folder, FILES)
+    one = read_sealed(export_parts(tmp_path / "one", parts_of(splits)[:1], splits, Story()), FILES)
+    write_sealed(folder, {**files, "weights.safetensors": one["weights.safetensors"]})
+    with pytest.raises(ExportError, match=r"weights\.safetensors must hold tensors"):
+        load_network(folder)
+    manifest = json.loads(files["model.json"])
+    manifest["members"][0]["preprocessing"] = 7
+    write_sealed(folder, {**files, "model.json": json.dumps(manifest).encode()})
+    with pytest.raises(ExportError, match=r"model\.json must describe a network"):
+        load_network(folder)
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):

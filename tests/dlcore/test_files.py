@@ -128,7 +128,7 @@ def test_every_damaged_byte_of_the_sums_is_seen(tmp_path):
     write_sealed(tmp_path / "out", NEW)
     path = tmp_path / "out" / SUMS_FILE
     content = path.read_bytes()
-    for position in range(len(content) - 1):  # the last newline carries nothing
+    for position in range(len(content)):
         damaged = bytearray(content)
         damaged[position] ^= 0x41
         path.write_bytes(damaged)
@@ -146,3 +146,14 @@ def test_a_file_is_replaced_as_a_whole(tmp_path, monkeypatch):
     write_file(tmp_path / "one", b"new")
     assert (tmp_path / "one").read_bytes() == b"new"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_optional_files_are_read_where_the_sums_tell_of_them_and_no_others(tmp_path):
+    write_sealed(tmp_path / "out", NEW)
+    assert read_sealed(tmp_path / "out", ["a"], ["b", "c"]) == NEW
+    with pytest.raises(ExportError, match=f"{SUMS_FILE} must tell of a alone"):
+        read_sealed(tmp_path / "out", ["a"])
+    path = tmp_path / "out" / SUMS_FILE
+    path.write_text(path.read_text() + f"{sha256(b'')}  ../../etc/passwd\n")
+    with pytest.raises(ExportError, match=f"{SUMS_FILE} must tell of a, b alone"):
+        read_sealed(tmp_path / "out", NEW)

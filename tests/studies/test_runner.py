@@ -60,7 +60,7 @@ def test_a_study_ends_with_its_budget_spent_and_its_winner_on_disk(finished_home
     assert n_finished == 6
     assert winner.export_dir == str(finished_home.exports / "wine")
     assert {p.name for p in (finished_home.exports / "wine").iterdir()} == {
-        "model.onnx", "weights.safetensors", "model.json", "SHA256SUMS",
+        "model.onnx", "weights.safetensors", "model.json", "README.md", "predict.py", "SHA256SUMS",
     }  # fmt: skip
     best = next(t for t in trials if t.number == winner.number)
     assert winner.val_metrics["accuracy"] == best.value

@@ -1,0 +1,262 @@
+"""The script of an export answers a CSV file as dlcore does, with onnxruntime and numpy alone."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dlcore.cells import DATE_FORMS, GROUPED
+from dlcore.columns import Column
+from dlcore.config import DataConfig, ModelConfig, PreprocessConfig
+from dlcore.data import load_splits
+from dlcore.ensemble import Part
+from dlcore.export import Story, export_parts, load_network
+from dlcore.exported import ExportedModel
+from dlcore.models import build_model
+from dlcore.predict_script import _ORDERS, predict_script
+from dlcore.tables import read_features
+from tests.dlcore.clean import make_clean, run_clean
+from tests.dlcore.column_tools import of_all_kinds, splits_of_all_kinds, with_unseen
+
+SHARED = next((p for up in Path(__file__).parents[3:5] if (p := up / "shared" / "data").is_dir()), Path("nowhere"))
+TABLES = {
+    "bank_marketing_full": "y",
+    "diamonds": "price",
+    "letter_recognition": "letter",
+    "magic_telescope": "class",
+    "online_shoppers": "Revenue",
+    "water_potability": "Potability",
+    "wine_quality": "quality",
+    "zoo": "type",
+}
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_clean(tmp_path_factory.mktemp("clean") / "packages")
+
+
+def an_export(folder, splits, n_parts):
+    """Networks as they are drawn: what they answer matters no less than if they had learned."""
+    scalings = ("standard", "robust", "quantile_normal")
+    parts = []
+    for seed in range(n_parts):
+        config = ModelConfig(splits.n_features, splits.n_outputs, (16, 8), initialization="kaiming_normal")
+        parts.append(Part(build_model(config, seed), config, splits.prepared(scalings[seed % 3]).preprocessor))
+    return export_parts(folder, parts, splits, Story())
+
+
+def by_dlcore(export, path):
+    """What dlcore answers to the rows of a file: output -> values."""
+    model = ExportedModel.load(export)
+    return model.predict({c.name: c.raw() for c in read_features(str(path), model.kinds, model.forms).columns})
+
+
+def by_torch(export, path, splits):
+    """Probabilities, or standardised values, of a file's rows, (N, C): the network that comes back in PyTorch."""
+    kinds = {column.name: column.kind for column in splits.train.x.columns}
+    forms = {column.name: column.form for column in splits.train.x.columns}
+    network, preprocessor, _ = load_network(export)
+    with torch.no_grad():
+        outputs = network(torch.from_numpy(preprocessor.transform(read_features(str(path), kinds, forms))).float())
+    if splits.task == "regression":
+        return outputs.numpy()
+    found = splits.to_task().predict(outputs).numpy()
+    return np.stack([1 - found, found], axis=1) if splits.task == "binary" else found
+
+
+def assert_alike(printed: str, expected: dict[str, np.ndarray]) -> None:
+    header, *rows = csv.reader(io.StringIO(printed))
+    assert header == list(expected) and len(rows) == len(next(iter(expected.values())))
+    for name, cells in zip(header, zip(*rows, strict=True), strict=True):
+        if name == "label":
+            assert list(cells) == [str(label) for label in expected[name].tolist()]
+        else:
+            np.testing.assert_allclose(np.array(cells, dtype=np.float64), expected[name], rtol=1e-5, atol=1e-5)
+
+
+def written(cells, path, names, separator=","):
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, delimiter=separator)
+        writer.writerow(names)
+        writer.writerows(zip(*cells, strict=True))
+    return path
+
+
+def as_cells(column: Column) -> list[str]:
+    """A column as a person may write it."""
+    if column.kind == "categorical":
+        return [" NA " if text == "" else f" {text}" for text in column.texts()]
+    if column.kind == "date":
+        return ["?" if np.isnan(s) else f"{np.datetime64(int(s), 's')}Z" for s in column.values]
+    if column.kind == "boolean":
+        return ["" if np.isnan(v) else "Yes" if v else "no" for v in column.values]
+    return ["nan" if np.isnan(v) else repr(float(v)) for v in column.values]
+
+
+def test_it_is_short_and_says_how_it_is_used(clean, tmp_path):
+    script = predict_script([{"kind": "numeric", "form": ""}, {"kind": "categorical", "form": ""}])
+    assert len([line for line in script.splitlines() if line.strip()]) < 60
+    assert "import re" not in script and "datetime" not in script and "TRUTH" not in script
+    export = an_export(tmp_path / "out", splits_of_all_kinds("binary"), 1)
+    answer = run_clean(clean, export / "predict.py")
+    assert answer.returncode == 1 and "python predict.py rows.csv > answers.csv" in answer.stderr
+
+
+def test_torch_is_not_where_it_runs(clean):
+    answer = run_clean(clean, code="import numpy, onnxruntime, torch")
+    assert answer.returncode == 1 and "No module named 'torch'" in answer.stderr
+
+
+@pytest.mark.parametrize("n_parts", [1, 4])
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_rows_of_all_kinds_are_answered_as_by_dlcore(clean, tmp_path, task, n_parts):
+    transform = "quantile_normal" if task == "regression" else "none"
+    splits = splits_of_all_kinds(task, PreprocessConfig(target_transform=transform))
+    export = an_export(tmp_path / "out", splits, n_parts)
+    rows = with_unseen(of_all_kinds(300, seed=5, holes=0.3))
+    names = [f" {column.name}" for column in rows.columns]
+    path = written([*map(as_cells, rows.columns), ["more"] * 300], tmp_path / "rows.csv", [*names, "x"], ";")
+    answer = run_clean(clean, export / "predict.py", path)
+    assert answer.returncode == 0, answer.stderr
+    assert_alike(answer.stdout, by_dlcore(export, path))
+
+
+FORMS = {"1,234.5": "1,234.5", "1.234,5": "1.234,5", "1 234.5": "1 234.5", "1 234,5": "1 234,5"}
+DATES = {
+    "year-month-day": "2024/2/29 7:05",
+    "day/month/year": "29.2.2024, 17:05:06.25 +0130",
+    "month/day/year": "02/29/2024T01:00Z",
+    "day month year": "29 Feb 2024",
+    "month day year": "February 29, 2024 10:00-05:00",
+    "yearmonthday": "20240229",
+}
+
+
+def test_every_way_to_write_numbers_and_dates_is_known():
+    assert set(FORMS) == set(GROUPED) and set(DATES) == set(DATE_FORMS) == set(_ORDERS)
+
+
+def test_numbers_and_dates_are_read_as_dlcore_reads_them(clean, tmp_path):
+    """A table whose columns are written in every way; each row is another number and another day."""
+    rng = np.random.default_rng(0)
+    n = 60
+    columns: dict[str, list[str]] = {}
+    for form, (_, thousands, decimal) in GROUPED.items():
+        plain = [f"{value:,.2f}" for value in rng.lognormal(8, 1, n)]
+        swapped = [text.replace(",", "_").replace(".", decimal).replace("_", thousands[0]) for text in plain]
+        columns[form] = swapped
+    kinds = {}
+    for form, example in DATES.items():
+        years = rng.integers(1960, 2030, n)
+        columns[form] = [example.replace("2024", str(year)).replace("29", "28") for year in years]
+        kinds[form] = "date"
+    columns["y"] = [str(i % 2) for i in range(n)]
+    path = written(list(columns.values()), tmp_path / "rows.csv", list(columns), ";")
+    splits = load_splits(DataConfig(path=str(path), target=("y",), kinds=kinds), 0)
+    forms = {column.name: column.form for column in splits.train.x.columns}
+    assert {name: forms[name] for name in DATES} == {name: name for name in DATES}
+    assert {forms[name] for name in FORMS} == set(FORMS)
+    export = an_export(tmp_path / "out", splits, 1)
+    answer = run_clean(clean, export / "predict.py", path)
+    assert answer.returncode == 0, answer.stderr
+    assert_alike(answer.stdout, by_dlcore(export, path))
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return an_export(tmp_path_factory.mktemp("export") / "out", splits_of_all_kinds("binary"), 1)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "said"),
+    [
+        ("size", "12_000", "column 'size' must hold numeric cells"),
+        ("size", "1e400", "infinite"),
+        ("is_new", "perhaps", "column 'is_new' must hold boolean cells"),
+        ("sold", "yesterday", "column 'sold' must hold date cells"),
+        ("sold", "2024-02-30", "column 'sold' must hold date cells"),
+        (None, "", "up to line 4"),
+        ("city", None, "missing: ['city']"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_one_line(clean, export, tmp_path, column, cell, said):
+    rows = {own.name: as_cells(own) for own in of_all_kinds(3).columns}
+    if cell is None:
+        del rows[column]
+    elif column is not None:
+        rows[column][1] = cell
+    path = written(list(rows.values()), tmp_path / "rows.csv", list(rows))
+    if column is None:
+        path.write_text(path.read_text() + "1,2\n")
+        said = "up to line 5"
+    answer = run_clean(clean, export / "predict.py", path)
+    assert answer.returncode == 1 and said in answer.stderr, answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.json", "README.md", "weights.safetensors"])
+def test_a_damaged_file_is_refused_by_name(clean, export, tmp_path, name):
+    path = export / name
+    content = path.read_bytes()
+    try:
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        answer = run_clean(clean, export / "predict.py", tmp_path / "rows.csv")
+        assert answer.returncode == 1 and f"{name} must be as it was written" in answer.stderr
+    finally:
+        path.write_bytes(content)
+
+
+BATCHES = """
+import csv, json, sys
+sys.path.insert(0, sys.argv[0])
+from predict import answer
+rows = list(csv.DictReader(open(sys.argv[1], newline="")))
+for n in (1, 7, 1000):
+    found = [answer(rows[i : i + n]) for i in range(0, len(rows), n)]
+    print(json.dumps({name: [v for part in found for v in part[name].tolist()] for name in found[0]}))
+"""
+
+
+def holed(column: Column, rng: np.random.Generator) -> list[str]:
+    """Cells of a table, a tenth of them gone, and of texts a twentieth replaced by one that no table has."""
+    cells = (
+        as_cells(column) if column.kind != "boolean" else ["" if np.isnan(v) else str(int(v)) for v in column.values]
+    )
+    if column.kind == "categorical":
+        cells = [text.strip() for text in column.texts()]
+    share = rng.random(len(cells))
+    unseen = "nowhere" if column.kind == "categorical" else None
+    return ["" if s < 0.1 else unseen if unseen and s > 0.95 else cell for s, cell in zip(share, cells, strict=True)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TABLES)
+def test_a_thousand_rows_of_a_real_table_are_answered_as_by_dlcore_in_any_batches(clean, tmp_path, name):
+    if not SHARED.is_dir():
+        pytest.skip("the tables are not beside this checkout")
+    splits = load_splits(DataConfig(path=str(SHARED / f"{name}.csv"), target=(TABLES[name],)), 0)
+    export = an_export(tmp_path / "out", splits, 3 if name in ("diamonds", "zoo", "bank_marketing_full") else 1)
+    rng = np.random.default_rng(1)
+    rows = splits.test.x.take(rng.integers(0, len(splits.test.x), 1000))
+    cells = [holed(column, rng) for column in rows.columns]
+    path = written(cells, tmp_path / "rows.csv", rows.names)
+    expected = by_torch(export, path, splits)
+    answer = run_clean(clean, export, path, code=BATCHES)
+    assert answer.returncode == 0, answer.stderr
+    for line in answer.stdout.splitlines():
+        answers = json.loads(line)
+        labels = answers.pop("label", None)
+        found = np.stack([np.array(values) for values in answers.values()], axis=1)
+        assert found.shape == expected.shape == (1000, splits.n_outputs + (splits.task == "binary"))
+        if splits.task == "regression":
+            found = splits.preprocessor.scale_target(found)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+        if labels is not None:
+            second, first = np.sort(expected, axis=1)[:, -2:].T
+            likeliest = [splits.class_labels[i] for i in expected.argmax(axis=1)]
+            assert all(a == b for a, b, gap in zip(labels, likeliest, first - second, strict=True) if gap > 2e-5)
