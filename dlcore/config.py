@@ -141,7 +141,7 @@ class DataConfig:
     val_fraction: float = 0.2
     """Share of all rows that the study sees as `val`."""
     test_fraction: float = 0.2
-    """Share of all rows that is read once, at the end."""
+    """Share of all rows that is read once, at the end; 0, only where chance divides them: none is kept back."""
     preprocessing: PreprocessConfig = field(default_factory=PreprocessConfig)
     """What becomes of the columns."""
 
@@ -156,7 +156,7 @@ class DataConfig:
         if self.task != "auto":
             _one_of("data.task", self.task, TASKS)
         _between("data.val_fraction", self.val_fraction, 0, 1, open_low=True, open_high=True)
-        _between("data.test_fraction", self.test_fraction, 0, 1, open_low=True, open_high=True)
+        _between("data.test_fraction", self.test_fraction, 0, 1, open_low=self.split.by is not None, open_high=True)
         if self.val_fraction + self.test_fraction >= 1:
             raise ConfigError(
                 "data.val_fraction + data.test_fraction must be < 1, so that rows are left to train on; "

@@ -26,6 +26,7 @@ class Division:
     val: RowNumbers
     """With folds: the rows that the first one measures on."""
     test: RowNumbers
+    """Empty where the config keeps none back."""
     folds: Folds = ()
     """Positions in train followed by val that each fold trains on, and measures on; empty without folds."""
     is_stratified: bool = True
@@ -59,7 +60,7 @@ def divide_rows(
     else:
         found = _by_time(divider, config)
     sizes = [len(rows) for rows in (found.train, found.val, found.test)]
-    if min(sizes) < 1:
+    if min(sizes[:2] if config.test_fraction == 0 else sizes) < 1:
         raise DataError(f"train, val and test must each have a row; they have {sizes[0]}, {sizes[1]} and {sizes[2]}")
     groups = divider.values if divider is not None and divider.by == "group" else None
     return found if config.split.folds is None else _with_folds(found, classes, groups, config.split.folds, seed)

@@ -32,12 +32,15 @@ def split_rows(
         n_rows: rows of the table.
         classes: class index of each row (N,), every index from 0 on used; None for regression.
         val_fraction: share of all rows that go to val, rounded to whole rows.
-        test_fraction: the same for test.
+        test_fraction: the same for test; 0 keeps none back, and leaves at least one row for val.
         seed: the study's seed.
 
     Raises:
         DataError: a split would be empty.
     """
+    if test_fraction == 0 and n_rows > 1:
+        train, val, is_stratified = take_share(np.arange(n_rows), classes, val_fraction, seed)
+        return RowSplit(train, val, np.empty(0, dtype=np.int64), is_stratified)
     n_val, n_test = (int(n_rows * fraction + 0.5) for fraction in (val_fraction, test_fraction))
     n_train = n_rows - n_val - n_test
     if min(n_train, n_val, n_test) < 1:

@@ -12,12 +12,12 @@ from dlcore.files import SUMS_FILE
 from studies.cohort import Network, Trainer
 from studies.errors import StudyFailed, UserError
 from studies.finals import plain
+from studies.ledger import Ledger
 from studies.provenance import changed
 from studies.ranking import best_trial
 from studies.records import FINISHED_STATES, EpochRecord, Final, StudyFacts, TrialRecord, Winner
 from studies.replay import replay_trial
 from studies.spec import spec_from_dict
-from studies.storage import Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Choice:
 
 
 def choose(
-    storage: Storage, facts: StudyFacts, number: int | None, hold: Callable[[Sequence[TrialRecord]], Final]
+    storage: Ledger, facts: StudyFacts, number: int | None, hold: Callable[[Sequence[TrialRecord]], Final]
 ) -> Choice:
     """The study's winner, or the trial asked for.
 
@@ -85,7 +85,7 @@ def choose(
     return Choice(trial, final)
 
 
-def standing(storage: Storage, facts: StudyFacts) -> Winner | None:
+def standing(storage: Ledger, facts: StudyFacts) -> Winner | None:
     """The stored winner, if its finals still hold: no trial was finished since, and the spec asks for the same ones."""
     stored = storage.winner(facts.name, must_be_sealed=True)
     if stored is None or stored[0].final is None or stored[1] != n_finished(storage, facts.name):
@@ -94,7 +94,7 @@ def standing(storage: Storage, facts: StudyFacts) -> Winner | None:
     return stored[0] if stored[0].final.asked == asked else None
 
 
-def n_finished(storage: Storage, study: str) -> int:
+def n_finished(storage: Ledger, study: str) -> int:
     """How many trials of a study are finished."""
     return sum(n for state, n in storage.states(study).items() if state in FINISHED_STATES)
 

@@ -1,6 +1,5 @@
 """What the commands that train or mirror do: find the spec, drive the run, print what came out."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,11 +43,7 @@ def run(request: Request) -> None:
         display.note(f"warning: {warning}")
     study = Run(spec, home, storage, display, n_workers=request.workers)
     display.note(study.plan())
-    limits = [request.timeout_s] if request.timeout_s is not None else []
-    if spec.budget.seconds is not None:
-        limits.append(max(0.0, spec.budget.seconds - study.spent_s))
-    deadline = time.monotonic() + min(limits) if limits else None
-    outcome = study.execute(deadline)
+    outcome = study.execute(study.deadline(request.timeout_s))
     if isinstance(display, JsonDisplay):
         display.say("result", **study_as_json(storage, spec.study))
     else:

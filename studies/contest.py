@@ -40,6 +40,8 @@ def hold(trials: Sequence[TrialRecord], rules: Rules, trainer: Trainer, say: Cal
     section = rules.section
     entered = finals.candidates(trials, rules.objectives, section.candidates) if section.seeds else []
     fought = _fought(entered, rules, trainer, say) if entered else _Fought()
+    if not len(trainer.splits.test.x):  # the spec keeps none back
+        return Final(section.model_dump(), fought.ordered, ())
     if section.baselines:
         say("rivals: scikit-learn's models are trained on the same rows")
     read = trainer.read_test(fought.won, fought.together, has_rivals=section.baselines)

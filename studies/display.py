@@ -121,16 +121,18 @@ def winner_lines(winner: Winner, objective: Objective) -> list[str]:
     """What is known of a winner: on val and test, over fresh seeds and of the exported network, and beside others."""
     over_seeds = winner.final is not None and bool(winner.final.finalists)
     name = "exported network" if over_seeds else ""
-    lines = [_scores(f"val   {name}", winner.val_metrics), _scores(f"test  {name}", winner.test_metrics)]
+    lines = [_scores(f"val   {name}", winner.val_metrics)]
+    lines.append(_scores(f"test  {name}", winner.test_metrics) if winner.test_metrics else "  test  none was kept back")
     if winner.final is None:
         return lines
     if over_seeds:
         val = finals.intervals(winner.final.finalists[0].val)[objective.metric]
-        test = finals.on_test(winner.final)[objective.metric]
+        test = finals.on_test(winner.final).get(objective.metric)
         over = "seeds and rows" if winner.final.over_rows else "seeds"
         lines = [
-            f"  {objective.metric} of trial {winner.number} over {len(winner.final.test)} fresh seeds (mean, 95 %): "
-            f"val {finals.of(val)} over seeds, test {finals.of(test)} over {over}, gap {test.mean - val.mean:+.4f}",
+            f"  {objective.metric} of trial {winner.number} over {len(winner.final.finalists[0].val)} fresh seeds "
+            f"(mean, 95 %): val {finals.of(val)} over seeds"
+            + ("" if test is None else f", test {finals.of(test)} over {over}, gap {test.mean - val.mean:+.4f}"),
             *(f"    {line}" for line in finals.finalist_lines(winner.final, objective)),
             *lines,
         ]

@@ -192,7 +192,9 @@ class Networks:
         return bool(self._folds)
 
     def measure(self, model: nn.Module, hyperparameters: Mapping[str, Value], split: str) -> dict[str, float]:
-        """Loss and all metrics of a network of these hyperparameters on "train", "val" or "test"."""
+        """Loss and all metrics of a network of these hyperparameters on "train", "val" or "test"; {} of no rows."""
+        if not len(self.splits.split(split).x):
+            return {}
         x, y = split_tensors(self.splits_of(hyperparameters), split, self.device, self._data.x_train.dtype)
         return evaluate(model, self._data.task, x, y)
 

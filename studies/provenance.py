@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 
 _PACKAGES = ("dlcore", "torch", "numpy", "pandas", "scikit-learn", "optuna", "mlflow", "sqlalchemy")
@@ -23,24 +24,21 @@ _DECIDES_BITS = (
 
 
 def environment(*, threads: int, device: str, capability: str) -> dict[str, str]:
-    """Versions of what computes, the machine, and the commit of the folder that the command was given in.
+    """Versions of what computes, and the machine: all that the last bits of a result depend on.
 
     Args:
         threads: CPU threads of one operation.
         device: Name of the device that trains.
         capability: The CPU's instruction set that torch's kernels use.
     """
+    return _installed() | {"threads": str(threads), "device": device, "capability": capability}
+
+
+@cache
+def _installed() -> dict[str, str]:
+    """What stays as it is while a process runs."""
     found = {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
-    found |= {
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "threads": str(threads),
-        "device": device,
-        "capability": capability,
-    }
-    if commit := _git_commit():
-        found["git_commit"] = commit
-    return found
+    return found | {"platform": platform.platform(), "processor": _processor()}
 
 
 def changed(recorded: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
@@ -64,8 +62,9 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _git_commit() -> str | None:
-    """Commit of the working directory, with "-dirty" where tracked files differ; None outside a repository."""
+def git_commit() -> dict[str, str]:
+    """Commit of the folder that the command was given in, with "-dirty" where tracked files differ; empty outside a
+    repository."""
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
         answer = subprocess.run(
@@ -77,5 +76,5 @@ def _git_commit() -> str | None:
             env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
         )
     except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip() or None
+        return {}
+    return {"git_commit": commit} if (commit := answer.stdout.strip()) else {}

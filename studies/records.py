@@ -192,7 +192,7 @@ class Final:
     finalists: tuple[Finalist, ...]
     """The winner first; empty where no trial trained to its end, or no finals were asked for."""
     test: tuple[Measured, ...]
-    """The winner's networks on test, one per seed."""
+    """The winner's networks on test, one per seed; empty where the study keeps no test back."""
     rivals: tuple[Rival, ...] = ()
     ensemble: Rival | None = None
     over_rows: Mapping[str, Interval] = field(default_factory=dict)

@@ -8,27 +8,29 @@ import shutil
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from dlcore.data import load_splits
+from dlcore.data import DataSplits, load_splits
 from dlcore.tasks import curve_metric
 from studies import best, contest
 from studies.cohort import Trainer
 from studies.crew import Crew
 from studies.display import Display, study_page
-from studies.errors import SpecChanged, StudiesError, UserError
+from studies.errors import StudiesError, UserError
 from studies.home import Home, drive
+from studies.ledger import Ledger
 from studies.preview import column_table
-from studies.provenance import changed
+from studies.provenance import changed, git_commit
 from studies.records import FINISHED_STATES, EpochDone, EpochRecord, Objective, StudyFacts, TrialRecord
-from studies.search import Cohort, Search
+from studies.search import Search
 from studies.space import check_smallest
-from studies.spec import StudySpec, cohort_size, differences, resolved_objectives, spec_from_dict
+from studies.spec import StudySpec, cohort_size, refuse_changes, resolved_objectives
 from studies.storage import Storage
 from studies.stores import open_store
 from studies.tally import Tally
 from studies.tracking import Mirror
+from studies.watcher import MirroringWatcher
 from studies.work import train_all
 
 _FREE_BYTES = 100 * 2**20
@@ -57,27 +59,57 @@ class Outcome:
     """Address of the study's page in MLflow; None where no server answered."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How a study is run that was not begun at the command line."""
+
+    splits: DataSplits | None = None
+    """Its data, where the spec does not say where they lie."""
+    is_mirrored: bool = True
+    """Whether MLflow shows it meanwhile; `studies track` does so afterwards."""
+    is_kept: bool = True
+    """Whether anything of it outlives this process."""
+
+
+DEFAULT_WAYS = Ways()
+
+
 class Run:
     """One study, driven by this process."""
 
-    def __init__(self, spec: StudySpec, home: Home, storage: Storage, display: Display, *, n_workers: int = 1) -> None:
+    def __init__(
+        self,
+        spec: StudySpec,
+        home: Home,
+        storage: Ledger,
+        display: Display,
+        *,
+        n_workers: int = 1,
+        ways: Ways = DEFAULT_WAYS,
+    ) -> None:
         """Load the data and check all that can fail early; nothing is written yet.
 
-        With several workers this process trains nothing itself but the winner.
+        Args:
+            spec: What is searched.
+            home: Where everything lies.
+            storage: Holds the study, or will.
+            display: Is told what happens.
+            n_workers: Processes that train; with several of them this one trains nothing itself but the winner.
+            ways: Of a study that was not begun at the command line.
 
         Raises:
             DlcoreError: The data cannot be read, or the device is not there.
             UserError: The spec differs from the stored one, its metric does not fit the task, the disk is full.
         """
-        self.home, self.storage, self.display, self.n_workers = home, storage, display, n_workers
+        self.home, self.storage, self.display, self.n_workers, self.ways = home, storage, display, n_workers, ways
         free = shutil.disk_usage(home.root).free
         if free < _FREE_BYTES:
             raise UserError(f"{home.root} must have {_FREE_BYTES // 2**20} MB free; it has {free // 2**20} MB")
         stored = storage.facts(spec.study)
         self.spec = spec
         if stored is not None:
-            _refuse_changes(stored, spec)
-        self.splits = load_splits(spec.data_config(), spec.seed)
+            refuse_changes(stored, spec)
+        self.splits = ways.splits or load_splits(spec.data_config(), spec.seed)
         objectives = resolved_objectives(spec, self.splits.task)
         self.trainer = Trainer(spec, objectives, self.splits)
         check_smallest(spec, self.trainer.count_parameters)
@@ -133,7 +165,7 @@ class Run:
             else:
                 self.storage.store_spec(self.facts.name, self.spec.to_dict())
             with self.storage.leading(self.facts.name) as is_leading:
-                mirror = open_mirror(self.home, self.storage, self.facts, self.display) if is_leading() else None
+                mirror = self._open_mirror() if self.ways.is_mirrored and is_leading() else None
                 try:
                     if mirror is not None:
                         mirror.start()
@@ -149,6 +181,20 @@ class Run:
                         mirror.close()
         return outcome
 
+    def _open_mirror(self) -> Mirror:
+        return open_mirror(self.home, self.storage, self.facts, self.display)
+
+    def deadline(self, timeout_s: float | None) -> float | None:
+        """When a run that begins now must train no more, as `time.monotonic()`; None is no limit.
+
+        Args:
+            timeout_s: Seconds that are granted to this run, beside what the spec grants to the study.
+        """
+        limits = [] if timeout_s is None else [timeout_s]
+        if self.spec.budget.seconds is not None:
+            limits.append(max(0.0, self.spec.budget.seconds - self.spent_s))
+        return time.monotonic() + min(limits) if limits else None
+
     def _create(self) -> None:
         """Store the study; where another driver of it was faster, go on with what that one stored.
 
@@ -161,7 +207,7 @@ class Run:
             stored = self.storage.facts(self.facts.name)
             if stored is None or stored.data_fingerprint != self.facts.data_fingerprint:
                 raise
-            _refuse_changes(stored, self.spec)
+            refuse_changes(stored, self.spec)
             self.facts = stored
 
     def _execute(self, mirror: Mirror | None, started: float, deadline: float | None) -> Outcome:
@@ -175,7 +221,7 @@ class Run:
             numbers = ", ".join(map(str, search.released))
             self.display.note(f"trials {numbers} were cut off when the study was last stopped; they are trained again")
         before = sum(t.state in FINISHED_STATES for t in search.trials)
-        watcher = _Watcher(self.display, mirror)
+        watcher = MirroringWatcher(self.display, mirror)
         watcher.mirror([t.number for t in search.trials if t.state in FINISHED_STATES])
         epochs, budget = self.spec.training.epochs, self.spec.budget.trials
         self.display.begin(Tally(self.facts, budget, epochs, search.trials, deadline=deadline))
@@ -192,13 +238,13 @@ class Run:
             mirror.expect_winner()
         export = self.export(None, None, is_cut=not is_done)
         page = None if mirror is None else self._finish(mirror, export)
-        if mirror is None:
+        if mirror is None and self.ways.is_mirrored:
             self.display.note(
                 f"another driver of this study mirrors it; `studies track {self.facts.name}` does so if it ends early"
             )
         return Outcome(self.facts, tuple(search.trials), n_new, time.monotonic() - started, export, ended, page)
 
-    def _lead(self, search: Search, watcher: "_Watcher", deadline: float | None) -> bool:
+    def _lead(self, search: Search, watcher: MirroringWatcher, deadline: float | None) -> bool:
         """Let worker processes train, and tell what they do; returns whether nothing is left to train.
 
         Raises:
@@ -305,61 +351,13 @@ class Run:
             n_outputs=self.splits.n_outputs,
             data_name=self.splits.name,
             data_fingerprint=self.splits.fingerprint,
-            environment=self.trainer.environment,
+            environment=self.trainer.environment | (git_commit() if self.ways.is_kept else {}),
             created_at=time.time(),
         )
 
 
-class _Watcher:
-    """Shows and mirrors what is trained."""
-
-    def __init__(self, display: Display, mirror: Mirror | None) -> None:
-        self._display, self._mirror = display, mirror
-
-    def began(self, cohort: Cohort) -> None:
-        """A cohort is being trained."""
-        self.show(cohort.id, [s.number for s in cohort.suggestions])
-
-    def show(self, cohort: int, numbers: Sequence[int]) -> None:
-        """Let MLflow show which cohort is being trained."""
-        if self._mirror is not None:
-            self._mirror.show({"cohort": cohort, "trials": f"{numbers[0]}-{numbers[-1]}"})
-
-    def epoch(self, event: EpochDone) -> None:
-        """A trial finished an epoch."""
-        self._display.epoch(event)
-
-    def told(self, trials: list[TrialRecord]) -> None:
-        """A cohort was stored."""
-        self.mirror([t.number for t in trials])
-        self._display.trials(trials)
-
-    def mirror(self, numbers: Sequence[int]) -> None:
-        """Let MLflow have trials."""
-        if self._mirror is not None:
-            self._mirror.put(numbers)
-
-    def note(self, line: str) -> None:
-        """Something that people should know."""
-        self._display.note(f"warning: {line}")
-
-
-def _refuse_changes(stored: StudyFacts, spec: StudySpec) -> None:
-    # A key that is younger than the study has its default there; an objective that is written down may be the task's
-    # default, which an earlier spec left out.
-    known = spec_from_dict(stored.spec, spec.study).to_dict()
-    old = {**known, "objective": [asdict(o) for o in stored.objectives]}
-    new = {**spec.to_dict(), "objective": [asdict(o) for o in resolved_objectives(spec, stored.task)]}
-    if changes := differences(old, new):
-        raise SpecChanged(
-            f'study "{spec.study}" is in the database with another spec; only its budget may change:\n'
-            + "\n".join(f"  {change}" for change in changes)
-            + "\nGive the new spec another name, or take the changes back."
-        )
-
-
 def open_mirror(
-    home: Home, storage: Storage, facts: StudyFacts, display: Display, *, is_thorough: bool = False
+    home: Home, storage: Ledger, facts: StudyFacts, display: Display, *, is_thorough: bool = False
 ) -> Mirror:
     """A mirror of one study: at the address that the user names, or at the home's own server, started if need be.
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from studies.errors import LeaseLost, Overtaken
+from studies.ledger import Ledger
 from studies.records import FINISHED_STATES, WAITING, StudyFacts, Suggestion, TrialRecord, Value
 from studies.sampler import ask_cohort
 from studies.space import distributions
 from studies.spec import StudySpec
-from studies.storage import Storage
 
 _LOOK_EVERY_S = 1.0
 """How often a worker that has nothing to train looks whether another one's trials came back."""
@@ -34,7 +34,7 @@ class Search:
 
     def __init__(
         self,
-        storage: Storage,
+        storage: Ledger,
         spec: StudySpec,
         facts: StudyFacts,
         count_parameters: Callable[[Mapping[str, Value]], int],

@@ -176,8 +176,12 @@ PREPROCESSING_KEYS = (
 """Keys of `[data]` that are fields of `dlcore.config.PreprocessConfig`."""
 
 
+FRAME = "frame"
+"""The source of a study whose table was given in Python and is kept nowhere: only there it can go on."""
+
+
 def _source(value: str) -> str:
-    if re.fullmatch(r"openml:[0-9]{1,9}", value):
+    if value == FRAME or re.fullmatch(r"openml:[0-9]{1,9}", value):
         return value
     names = (*(f"sklearn:{name}" for name in SKLEARN_SETS), "openml:ID")
     if value not in names[:-1]:
@@ -210,7 +214,8 @@ class DataSection(Section):
     """Column -> its kind, where a person knows better than what would be found out."""
     split: SplitSection = SplitSection()
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
-    test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    test_fraction: float = Field(default=0.2, ge=0, lt=1)
+    """0 keeps no test back: for whoever measures on rows of their own, as a cross-validation does."""
     preprocess: Annotated[str, _one_of(SCALINGS)] = "standard"
     """How numeric columns are scaled, where that is not searched."""
     # These as in `dlcore.config.PreprocessConfig`.

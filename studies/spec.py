@@ -7,6 +7,7 @@ between keys in `studies.spec_rules`. Nothing here imports torch, Optuna or MLfl
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -15,7 +16,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from dlcore.config import DEFAULT_METRIC, LOWER_IS_BETTER, DataConfig, PreprocessConfig, SplitConfig, metrics_of
 from studies import spec_rules
-from studies.errors import SpecError
+from studies.errors import SpecChanged, SpecError
 from studies.hyperparameters import (
     FIXED,
     RULES,
@@ -29,8 +30,9 @@ from studies.hyperparameters import (
     table_space,
 )
 from studies.mistakes import Mistake, from_pydantic, message, must_be_one_of, shown
-from studies.records import Objective, Value
+from studies.records import Objective, StudyFacts, Value
 from studies.sections import (
+    FRAME,
     PREPROCESSING_KEYS,
     Budget,
     DataSection,
@@ -101,6 +103,7 @@ class StudySpec(ObjectiveList):
         values = self.data.model_dump()
         del values["preprocess"]
         values["split"] = SplitConfig(**values["split"])
+        values["source"] = None if values["source"] == FRAME else values["source"]
         preprocessing = {key: values.pop(key) for key in PREPROCESSING_KEYS}
         return DataConfig(**values, preprocessing=PreprocessConfig(scaling=self.scalings[0], **preprocessing))
 
@@ -238,6 +241,25 @@ def differences(stored: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def refuse_changes(stored: StudyFacts, spec: StudySpec) -> None:
+    """Refuse a spec that differs from that of the stored study of its name in more than its budget.
+
+    Raises:
+        SpecChanged: It does; the message lists what would change.
+    """
+    # A key that is younger than the study has its default there; an objective that is written down may be the task's
+    # default, which an earlier spec left out.
+    known = spec_from_dict(stored.spec, spec.study).to_dict()
+    old = {**known, "objective": [asdict(o) for o in stored.objectives]}
+    new = {**spec.to_dict(), "objective": [asdict(o) for o in resolved_objectives(spec, stored.task)]}
+    if changes := differences(old, new):
+        raise SpecChanged(
+            f'study "{spec.study}" is in the database with another spec; only its budget may change:\n'
+            + "\n".join(f"  {change}" for change in changes)
+            + "\nGive the new spec another name, or take the changes back."
+        )
+
+
 _ABSENT = object()
 
 
@@ -313,7 +335,7 @@ def _space(raw: Mapping[str, Any], training: Training | None, found: list[Mistak
     if given is None:
         data = raw.get("data")
         chosen = {} if training is None else {name: getattr(training, name) for name in training.model_fields_set}
-        is_own = isinstance(data, Mapping) and data.get("path") is not None
+        is_own = isinstance(data, Mapping) and (data.get("path") is not None or data.get("source") == FRAME)
         settings = table_space(chosen) if is_own else default_space(training.optimizer if training else "sgd")
     elif isinstance(given, Mapping):
         settings, mistakes = read_settings(given)

@@ -10,7 +10,7 @@ from math import prod
 from dlcore.config import LOWER_IS_BETTER
 from studies.hyperparameters import FIXED, MAX_GRID_RANGE, RULES, Range, Setting, choices, is_searched, n_choices
 from studies.mistakes import Mistake, shown
-from studies.sections import Budget, DataSection, FinalSection, ObjectiveList, ObjectiveSection, Search, Training
+from studies.sections import FRAME, Budget, DataSection, FinalSection, ObjectiveList, ObjectiveSection, Search, Training
 
 MAX_GP_COHORT = 8
 """Asking a Gaussian process for a cohort grows with the cohort's square: 9 s for 48 asks on two cores."""
@@ -45,7 +45,7 @@ def broken_rules(parts: Parts) -> list[Mistake]:
     if parts.training is not None:
         found += _training_rules(parts.training, parts.search)
     if parts.final is not None:
-        found += _final_rules(parts.final)
+        found += _final_rules(parts.final, parts.data)
     if parts.given is not None:
         found += _space_rules(parts.space, parts.given)
         if parts.training is not None:
@@ -74,8 +74,9 @@ def _data_rules(data: DataSection) -> Iterator[Mistake]:
     if (data.source is None) == (data.path is None):
         found = "neither" if data.source is None else "both"
         yield Mistake("data", f'must have one of source (such as "sklearn:digits") and path (a CSV file); got {found}')
-    elif data.path is not None and not data.target:
-        yield Mistake("data.target", "is required with path: the column, or list of columns, to predict")
+    elif (data.path is not None or data.source == FRAME) and not data.target:
+        given = "path" if data.path is not None else "a frame"
+        yield Mistake("data.target", f"is required with {given}: the column, or list of columns, to predict")
     elif data.source is not None and data.source.startswith("sklearn:"):
         if data.target:
             got = shown(list(data.target))
@@ -88,6 +89,8 @@ def _data_rules(data: DataSection) -> Iterator[Mistake]:
     yield from _column_rules(data)
     if len(data.target) > 1 and data.task in ("binary", "multiclass"):
         yield Mistake("data.target", f"must be one column where task is {data.task}; got {shown(list(data.target))}")
+    if data.test_fraction == 0 and (by := list(_split_columns(data))):
+        yield Mistake("data.test_fraction", f"must be > 0 where split names a {by[0]}, which says what is test; got 0")
     if data.val_fraction + data.test_fraction >= 1:
         yield Mistake(
             "data.test_fraction",
@@ -146,7 +149,10 @@ def _training_rules(training: Training, search: Search | None) -> Iterator[Mista
         )
 
 
-def _final_rules(final: FinalSection) -> Iterator[Mistake]:
+def _final_rules(final: FinalSection, data: DataSection | None) -> Iterator[Mistake]:
+    if data is not None and data.test_fraction == 0 and (final.baselines or final.ensemble):
+        key = "baselines" if final.baselines else "ensemble"
+        yield Mistake(f"final.{key}", "must be false where data.test_fraction = 0: test is where models are compared")
     if final.seeds == 1:
         yield Mistake("final.seeds", "must be >= 2, or 0 for no finals: one seed has no interval; got 1")
     if final.ensemble and final.seeds == 0:

@@ -5,9 +5,9 @@ from typing import Protocol
 
 from studies.cohort import Trainer
 from studies.leases import Keeper
+from studies.ledger import Ledger
 from studies.records import FINISHED_STATES, EpochDone, TrialRecord
 from studies.search import Cohort, Search
-from studies.storage import Storage
 
 
 class Watcher(Protocol):
@@ -27,7 +27,7 @@ class Watcher(Protocol):
 
 
 def train_all(
-    search: Search, storage: Storage, trainer: Trainer, watcher: Watcher, deadline: float | None, *, share: float = 1.0
+    search: Search, storage: Ledger, trainer: Trainer, watcher: Watcher, deadline: float | None, *, share: float = 1.0
 ) -> bool:
     """Train cohorts until there is nothing left to train.
 

@@ -74,7 +74,11 @@ def test_configs_are_frozen_and_comparable() -> None:
         ({"source": "sklearn:wine", "task": "ranking"}, "data.task must be one of"),
         ({"path": "a.csv", "target": ("y",), "kinds": {"a": "text"}}, "data.kinds must be one of numeric, .*'text'"),
         ({"source": "sklearn:wine", "val_fraction": 0.0}, r"data.val_fraction must lie in \(0, 1\); got 0.0"),
-        ({"source": "sklearn:wine", "test_fraction": 1.0}, r"data.test_fraction must lie in \(0, 1\); got 1.0"),
+        ({"source": "sklearn:wine", "test_fraction": 1.0}, r"data.test_fraction must lie in \[0, 1\); got 1.0"),
+        (
+            {"path": "a.csv", "target": ("y",), "split": SplitConfig(group="a"), "test_fraction": 0.0},
+            r"data.test_fraction must lie in \(0, 1\); got 0",
+        ),
         ({"source": "sklearn:wine", "val_fraction": 0.5, "test_fraction": 0.5}, "rows are left to train on"),
     ],
 )

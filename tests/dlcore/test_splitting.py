@@ -70,3 +70,17 @@ def test_more_classes_than_rows_of_val_are_split_at_random() -> None:
 
 def test_regression_is_never_called_stratified() -> None:
     assert not split_rows(100, None, 0.2, 0.2, 0).is_stratified
+
+
+@pytest.mark.parametrize("has_classes", [True, False])
+def test_without_a_test_every_row_is_train_or_val(has_classes: bool) -> None:
+    classes = np.repeat(np.arange(3), 10)
+    split = split_rows(30, classes if has_classes else None, 0.2, 0.0, 7)
+    assert split.test.shape == (0,) and split.test.dtype == np.int64
+    assert sorted(np.concatenate(parts(split)).tolist()) == list(range(30)) and len(split.val) == 6
+    assert not has_classes or np.bincount(classes[split.val]).tolist() == [2, 2, 2]
+    assert split.is_stratified
+    two = split_rows(2, None, 0.2, 0.0, 7)
+    assert (len(two.train), len(two.val)) == (1, 1)
+    with pytest.raises(DataError, match="1 rows give"):
+        split_rows(1, None, 0.2, 0.0, 7)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from studies.provenance import changed, environment
+from studies.provenance import changed, environment, git_commit
 
 
 def test_versions_and_machine_are_text() -> None:
@@ -23,7 +23,7 @@ def test_the_commit_of_the_working_directory_is_told_with_its_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "git_commit" not in environment(threads=1, device="", capability="AVX2")
+    assert git_commit() == {}
 
     def git(*words: str) -> str:
         options = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
@@ -34,6 +34,6 @@ def test_the_commit_of_the_working_directory_is_told_with_its_state(
     git("add", "a")
     git("commit", "-q", "-m", "one")
     commit = git("rev-parse", "HEAD")
-    assert environment(threads=1, device="", capability="AVX2")["git_commit"] == commit
+    assert git_commit() == {"git_commit": commit}
     (tmp_path / "a").write_text("2")
-    assert environment(threads=1, device="", capability="AVX2")["git_commit"] == f"{commit}-dirty"
+    assert git_commit() == {"git_commit": f"{commit}-dirty"}

@@ -51,6 +51,11 @@ def test_objectives_make_sense_together(objective: str, mistake: str) -> None:
             "data.test_fraction must leave rows to train on: val_fraction + test_fraction must be < 1; got 0.5 + 0.5",
         ),
         (
+            'source = "sklearn:iris"\ntest_fraction = 0.0',
+            "final.baselines must be false where data.test_fraction = 0: test is where models are compared",
+        ),
+        ('source = "frame"', "data.target is required with a frame: the column, or list of columns, to predict"),
+        (
             'source = "sklearn:iris"\nkinds = {x = "date"}\nsplit = {folds = 3}',
             "data.kinds names columns of tables of your own, not of sklearn:iris",
         ),
