@@ -49,6 +49,9 @@ check: lint types test ## what CI runs
 ui: $(READY) ## start or find the tracking server, print its address
 	$(BIN)/studies ui
 
+dashboard: $(READY) ## optuna-dashboard on the study database, reading only: make dashboard PORT=8081
+	$(BIN)/python -m studies.dashboard $(PORT)
+
 docs: $(READY) ## the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 

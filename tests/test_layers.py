@@ -26,8 +26,10 @@ DOORS = {
         "optuna_storage",
         "inspection",
         "mending",
+        "dashboard",
     },
     "sqlalchemy": {
+        "dashboard",
         "database",
         "tables",
         "migrations",
@@ -53,6 +55,7 @@ DOORS = {
     "onnxruntime": {"served_model", "registry"},
     "typer": {"cli"},
     "rich": {"display", "live", "overview"},
+    "optuna_dashboard": {"dashboard"},
     "plotly": {"report"},
     "matplotlib": {"report"},
 }
