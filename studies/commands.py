@@ -45,7 +45,7 @@ def run(request: Request) -> None:
     display.note(study.plan())
     outcome = study.execute(study.deadline(request.timeout_s))
     if isinstance(display, JsonDisplay):
-        display.say("result", **study_as_json(storage, spec.study))
+        display.say("result", **study_as_json(home, storage, spec.study))
     else:
         _print_summary(outcome, display)
 

@@ -1,6 +1,8 @@
 """What `studies list` and `studies show` print: how studies stand, from the study database alone."""
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 
 from rich import box
@@ -8,25 +10,30 @@ from rich.console import Console
 from rich.table import Table
 
 from studies import finals
+from studies.diagnosis import advise, gap_lines
 from studies.display import study_page, winner_lines
-from studies.home import open_home
+from studies.home import Home, is_driven, open_home
 from studies.ranking import best_trial, pareto_front, ranking
 from studies.records import FINISHED_STATES, StudySummary, TrialRecord
 from studies.storage import Storage
 from studies.tally import hyperparameters_line
 
 _ROWS = 10
+_CLOSE = 5
+"""The best trials whose curves are looked at."""
+_MOST_ADVICE = 3
 
 
 def print_list() -> None:
     """One line per study, the newest first."""
-    storage = Storage(open_home().database_url)
+    home = open_home()
+    storage = Storage(home.database_url)
     names = storage.names()
     if not names:
         print("there are no studies yet; `studies run digits` makes one")
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("study", "data", "trials", "objective", "best", "last activity"):
+    for column in ("study", "state", "data", "trials", "objective", "best", "last activity"):
         table.add_column(column, justify="right" if column in ("best",) else "left", overflow="fold")
     for name in names:
         summary = summarize(storage, name)
@@ -36,6 +43,7 @@ def print_list() -> None:
         best = "-" if summary.best is None or summary.best.value is None else f"{summary.best.value:.4f}"
         table.add_row(
             name,
+            state_of(home, storage, summary),
             summary.facts.data_name,
             f"{done}/{total}" if total is not None else str(done),
             summary.facts.objectives[0].metric,
@@ -51,22 +59,65 @@ def print_study(study: str, *, as_json: bool) -> None:
     Raises:
         UserError: There is no such study.
     """
-    storage = Storage(open_home().database_url)
+    home = open_home()
+    storage = Storage(home.database_url)
     storage.known(study)
     if as_json:
-        print(json.dumps(study_as_json(storage, study), indent=2, ensure_ascii=False, allow_nan=False))
+        print(json.dumps(study_as_json(home, storage, study), indent=2, ensure_ascii=False, allow_nan=False))
         return
     summary = summarize(storage, study)
     tracking_uri, experiment_id = storage.mirror(study)
-    _print_text(summary, storage.records(study))
+    _print_text(summary, _trials_to_judge(storage, summary), state_of(home, storage, summary))
     if tracking_uri is not None and experiment_id is not None:
         print(f"MLflow  {study_page(tracking_uri, experiment_id)}")
 
 
-def study_as_json(storage: Storage, study: str) -> dict[str, object]:
+def study_as_json(home: Home, storage: Storage, study: str) -> dict[str, object]:
     """How a study stands, for machines."""
     tracking_uri, experiment_id = storage.mirror(study)
-    return _as_json(summarize(storage, study)) | {"tracking_uri": tracking_uri, "experiment_id": experiment_id}
+    summary = summarize(storage, study)
+    trials = _trials_to_judge(storage, summary)
+    return _as_json(summary) | {
+        "state": state_of(home, storage, summary),
+        "gaps": _gaps(summary, trials),
+        "next": [asdict(a) for a in advise(summary.facts, trials, summary.winner)],
+        "tracking_uri": tracking_uri,
+        "experiment_id": experiment_id,
+    }
+
+
+def state_of(home: Home, storage: Storage, summary: StudySummary) -> str:
+    """One word: "running", "finished", "stopped" (the same command goes on), or "new", of which no trial is known."""
+    name, states = summary.facts.name, summary.states
+    if is_driven(home, name) or storage.others(name)[0]:
+        return "running"
+    if not states:
+        return "new"
+    budget = summary.facts.spec["budget"]
+    assert isinstance(budget, Mapping)
+    n_finished = sum(n for state, n in states.items() if state in FINISHED_STATES)
+    is_open = n_finished < sum(states.values()) or n_finished < (budget.get("trials") or 0)
+    is_short = budget.get("seconds") is not None and storage.spent_s(name) < float(budget["seconds"])
+    has_ended = not is_open if budget.get("trials") is not None else not is_short
+    return "finished" if has_ended and summary.winner is not None else "stopped"
+
+
+def _trials_to_judge(storage: Storage, summary: StudySummary) -> list[TrialRecord]:
+    """All trials; those that are looked at closely with their curves."""
+    name = summary.facts.name
+    trials = storage.records(name)
+    close = {t.number for t in ranking(trials, summary.facts.objectives)[:_CLOSE]}
+    close |= set() if summary.winner is None else {summary.winner.number}
+    curves = {t.number: t for t in storage.records(name, sorted(close), has_curves=True)}
+    return [curves.get(t.number, t) for t in trials]
+
+
+def _gaps(summary: StudySummary, trials: Sequence[TrialRecord]) -> list[str]:
+    """From train to val and from val to test, in words, of the winner or the best trial."""
+    number = summary.best.number if summary.winner is None and summary.best is not None else None
+    number = summary.winner.number if summary.winner is not None else number
+    found = [t for t in trials if t.number == number]
+    return gap_lines(summary.facts, found[0], summary.winner) if found else []
 
 
 def summarize(storage: Storage, study: str) -> StudySummary:
@@ -120,10 +171,11 @@ def _trial_as_json(trial: TrialRecord, summary: StudySummary) -> dict[str, objec
     return found
 
 
-def _print_text(summary: StudySummary, trials: list[TrialRecord]) -> None:
+def _print_text(summary: StudySummary, trials: list[TrialRecord], state: str) -> None:
     facts = summary.facts
     objectives = ", ".join(f"{o.direction} {o.metric}" for o in facts.objectives)
     print(f"study   {facts.name}: {objectives} on {facts.data_name} ({facts.task})")
+    print(f"state   {state}{', the same command goes on' if state == 'stopped' else ''}")
     print("trials  " + (", ".join(f"{n} {state}" for state, n in summary.states.items()) or "none yet"))
     several = len(facts.objectives) > 1
     rows = list(summary.front) if several else ranking(trials, facts.objectives)
@@ -142,4 +194,13 @@ def _print_text(summary: StudySummary, trials: list[TrialRecord]) -> None:
         print(f"\nwinner  trial {winner.number}, {winner.n_parameters:,} parameters")
         for line in winner_lines(winner, facts.objectives[0]):
             print(line)
-        print(f"export  {winner.export_dir}")
+    if gaps := _gaps(summary, trials):
+        print("\nthe gaps:")
+        for line in gaps:
+            print(f"  {line}")
+    if found := advise(facts, trials, summary.winner):
+        print("\nworth trying next:")
+        for advice in found[:_MOST_ADVICE]:
+            print(f"  {advice.text}")
+    if summary.winner is not None:
+        print(f"\nexport  {summary.winner.export_dir}")

@@ -5,7 +5,7 @@ import pytest
 
 from studies import overview
 from studies.errors import UserError
-from studies.home import Home
+from studies.home import Home, drive
 from studies.ranking import ranking
 from studies.storage import Storage
 
@@ -23,7 +23,9 @@ def test_the_json_of_a_study_holds_what_the_contract_names(
 ) -> None:
     overview.print_study("wine", as_json=True)
     shown = json.loads(capsys.readouterr().out)
-    assert set(shown) == {"study", "direction", "metric", "states", "best", "final", "tracking_uri", "experiment_id"}
+    documented = {"study", "direction", "metric", "states", "best", "final", "tracking_uri", "experiment_id"}
+    assert set(shown) == documented | {"state", "gaps", "next"}
+    assert shown["state"] == "finished" and shown["next"][0]["kind"] == "few_trials"
     assert (shown["study"], shown["direction"], shown["metric"]) == ("wine", "maximize", "accuracy")
     assert sum(shown["states"].values()) == 6
     best = shown["best"]
@@ -58,12 +60,40 @@ def test_the_text_of_a_study_names_its_winner_and_its_export(
     shown = capsys.readouterr().out
     for text in ("maximize accuracy on wine", "the best trials:", "winner  trial", "  test ", "exports/wine"):
         assert text in shown
+    for text in (
+        "state   finished\n",
+        "  train to val: ",
+        "  val to test: ",
+        "worth trying next:\n  only 6 ",
+    ):
+        assert text in shown
 
 
 def test_the_list_has_a_line_for_each_study(capsys: pytest.CaptureFixture[str]) -> None:
     overview.print_list()
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "wine" in line]
-    assert "6/6" in line and "accuracy" in line
+    assert "6/6" in line and "accuracy" in line and "finished" in line
+
+
+def test_the_state_of_a_study_follows_from_its_trials_and_its_driver(
+    finished_home: Home,
+) -> None:
+    storage = Storage(finished_home.database_url)
+    summary = overview.summarize(storage, "wine")
+
+    def state(**changes: object) -> str:
+        return overview.state_of(finished_home, storage, replace(summary, **changes))  # type: ignore[arg-type]
+
+    assert state() == "finished"
+    assert state(states={}) == "new"
+    assert state(states={"COMPLETE": 5, "WAITING": 1}) == state(states={"COMPLETE": 5}) == "stopped"
+    assert state(winner=None) == "stopped"
+    for seconds, expected in ((1e-9, "finished"), (1e9, "stopped")):
+        facts = replace(summary.facts, spec={**summary.facts.spec, "budget": {"trials": None, "seconds": seconds}})
+        assert state(facts=facts) == expected
+    with drive(finished_home, "wine"):
+        assert state() == "running"
+    storage.close()
 
 
 def test_an_unknown_study_is_said_by_name() -> None:
