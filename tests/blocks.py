@@ -144,9 +144,10 @@ class Reader:
 
     def _end_session(self) -> None:
         if self._session is not None:
-            assert self._session.stdin is not None
+            assert self._session.stdin is not None and self._session.stdout is not None
             self._session.stdin.close()
             self._session.wait(timeout=60)
+            self._session.stdout.close()
             self._session = None
 
 
