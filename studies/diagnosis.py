@@ -109,7 +109,7 @@ def _measured(winner: Winner, split: str, metric: str) -> Interval:
     """Mean and interval over fresh seeds; without finals the exported network's number."""
     final = winner.final
     if final is not None and final.finalists:
-        return finals.intervals(final.finalists[0].val if split == "val" else final.test)[metric]
+        return (finals.intervals(final.finalists[0].val) if split == "val" else finals.on_test(final))[metric]
     value = (winner.val_metrics if split == "val" else winner.test_metrics).get(metric, math.nan)
     return Interval(value, value, value)
 
@@ -196,7 +196,7 @@ def _beyond(name: str, setting: Range, end: str) -> float | None:
         found = math.floor(found) if end == "low" else math.ceil(found)
     if name == "momentum" and found >= rule.high:
         found = (1 + high) / 2  # 1 itself never stops
-    is_allowed = found > 0 or not (setting.log or rule.is_low_open)
+    is_allowed = found > 0 or not (setting.log or rule.is_low_open or name == "depth")  # depth 0 is no network
     return found if is_allowed and found != getattr(setting, end) else None
 
 

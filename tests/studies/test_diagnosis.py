@@ -10,6 +10,7 @@ from studies.records import (
     EpochRecord,
     Final,
     Finalist,
+    Interval,
     Objective,
     Rival,
     StudyFacts,
@@ -163,7 +164,8 @@ def test_what_the_best_curves_have_in_common_is_said(
 def winner(val: float, test: float, rival: float = 0.5, width: float = 0.01) -> Winner:
     finalist = Finalist(5, tuple({"accuracy": val + d, "loss": 0.1} for d in (-width, 0.0, width)))
     measured = tuple({"accuracy": test + d, "loss": 0.1} for d in (-width, 0.0, width))
-    others = (Rival("gradient boosting", {"accuracy": rival}, {"accuracy": rival}),)
+    lead = {"accuracy": Interval(test - rival, test - rival - 0.01, test - rival + 0.01)}
+    others = (Rival("gradient boosting", {"accuracy": rival}, {"accuracy": rival}, lead=lead),)
     final = Final({}, (finalist,), measured, others)
     return Winner(5, (0.9,), {}, 99, {"accuracy": val}, {"accuracy": test}, "mlruns/exports/wine", "0" * 64, final)
 
