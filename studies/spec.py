@@ -335,7 +335,11 @@ def _space(raw: Mapping[str, Any], training: Training | None, found: list[Mistak
     if given is None:
         data = raw.get("data")
         chosen = {} if training is None else {name: getattr(training, name) for name in training.model_fields_set}
-        is_own = isinstance(data, Mapping) and (data.get("path") is not None or data.get("source") == FRAME)
+        own = data if isinstance(data, Mapping) else {}
+        source = own.get("source")
+        is_own = own.get("path") is not None or source == FRAME or str(source).startswith("openml:")
+        if isinstance(own.get("preprocess"), str):
+            chosen["preprocess"] = own["preprocess"]
         settings = table_space(chosen) if is_own else default_space(training.optimizer if training else "sgd")
     elif isinstance(given, Mapping):
         settings, mistakes = read_settings(given)

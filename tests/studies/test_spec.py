@@ -502,6 +502,11 @@ def test_a_table_of_ones_own_is_searched_more_widely_and_what_training_fixes_is_
     assert fixed.fixed["optimizer"] == "sgd" and fixed.fixed["dropout"] == 0.1
     assert fixed.search_space["learning_rate"] == default_space("sgd")["learning_rate"]
     assert spec_from_dict(fixed.to_dict()).to_dict() == fixed.to_dict()
+    scaled = parse_spec(f'{start}preprocess = "robust"\n', "t.toml", tmp_path)
+    assert whole.scalings == ("standard", "quantile_normal") and scaled.scalings == ("robust",)
+    assert spec_from_dict(scaled.to_dict()).to_dict() == scaled.to_dict()
+    openml = parse_spec('study = "o"\n[data]\nsource = "openml:61"\n', "o.toml")
+    assert openml.search_space == whole.search_space
     bundled_set = parse_spec('study = "d"\n[data]\nsource = "sklearn:digits"\n', "d.toml")
     assert set(bundled_set.search_space) == set(default_space("sgd"))
 
