@@ -64,13 +64,13 @@ def open_csv(handle: BinaryIO, path: str) -> CsvFile:
     Raises:
         DataError: here or while its chunks are read, if it is not a CSV file as described above.
     """
-    separator = _separator(handle)
-    records = _records(handle, path, separator)
-    header = _read_header(records, path)
+    separator = find_separator(handle)
+    records = read_records(text_lines(handle, path), path, separator)
+    header = read_header(records, path)
     return CsvFile(path, header, separator, _chunks(records, len(header), path))
 
 
-def _separator(handle: BinaryIO) -> str:
+def find_separator(handle: BinaryIO) -> str:
     """The separator by which most of the first rows have as many cells as the header; a comma in doubt."""
     start = handle.tell()
     sample = handle.read(_SAMPLE_BYTES).decode("utf-8-sig", errors="replace")
@@ -92,9 +92,13 @@ def _separator(handle: BinaryIO) -> str:
     return max(scores, key=lambda separator: scores[separator])  # of equals the first, the comma
 
 
-def _records(handle: BinaryIO, path: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of every row that is not blank."""
-    reader = csv.reader(_lines(handle, path), strict=True, skipinitialspace=True, delimiter=separator)
+def read_records(lines: Iterator[str], path: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of every row that is not blank.
+
+    Raises:
+        DataError: A row is no text in columns.
+    """
+    reader = csv.reader(lines, strict=True, skipinitialspace=True, delimiter=separator)
     while True:
         try:
             cells = next(reader)
@@ -103,18 +107,23 @@ def _records(handle: BinaryIO, path: str, separator: str) -> Iterator[tuple[int,
         except csv.Error as error:
             what = "a lone \\r ends no line" if "new-line" in str(error) else str(error)
             raise DataError(
-                f"{path} must be text in columns, separated by {_called(separator)}; line {reader.line_num}: {what}"
+                f"{path} must be text in columns, separated by {called(separator)}; line {reader.line_num}: {what}"
             ) from None
         if len(cells) > 1 or (cells and cells[0].strip()):
             yield reader.line_num, cells
 
 
-def _called(separator: str) -> str:
+def called(separator: str) -> str:
+    """What messages call a separator."""
     return {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}[separator]
 
 
-def _lines(handle: BinaryIO, path: str) -> Iterator[str]:
-    number = 0
+def text_lines(handle: BinaryIO, path: str, number: int = 0) -> Iterator[str]:
+    """The lines of a file from where it stands, after `number` lines.
+
+    Raises:
+        DataError: A line is endless, or no plain UTF-8 text.
+    """
     while raw := handle.readline(MAX_LINE_BYTES + 1):
         number += 1
         if len(raw) > MAX_LINE_BYTES:
@@ -131,7 +140,12 @@ def _lines(handle: BinaryIO, path: str) -> Iterator[str]:
         yield line
 
 
-def _read_header(records: Iterator[tuple[int, list[str]]], path: str) -> tuple[str, ...]:
+def read_header(records: Iterator[tuple[int, list[str]]], path: str) -> tuple[str, ...]:
+    """Stripped names of the columns, from the first record.
+
+    Raises:
+        DataError: There is none, or names are doubled or too many.
+    """
     _, cells = next(records, (0, []))
     if not cells:
         raise DataError(f"{path} must have a header row and rows below it; it is empty")

@@ -56,21 +56,42 @@ def open_input(path: str) -> Iterator[BinaryIO]:
             yield cast(BinaryIO, unpacked)
 
 
-def _opened(path: str) -> BinaryIO:
+@contextmanager
+def open_stream(path: str) -> Iterator[BinaryIO]:
+    """As `open_input`, for whoever keeps nothing of what was read: of any size, and unpacked as it is read.
+
+    Raises:
+        DataError: It is not such a file; or, while it is read, no whole gzip file.
+    """
+    with _opened(path, is_bounded=False) as handle:
+        magic = handle.read(2)
+        handle.seek(0)
+        if magic != _GZIP_MAGIC:
+            yield handle
+            return
+        try:
+            with gzip.GzipFile(fileobj=handle, mode="rb") as unpacked:
+                yield cast(BinaryIO, unpacked)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(f"{path} must be a whole gzip file; {error}: pack it again") from None
+
+
+def _opened(path: str, *, is_bounded: bool = True) -> BinaryIO:
     """The file, open for reading bytes, if it is a plain one on this machine and not too large."""
+    role = "data.path" if is_bounded else "FILE"
     try:
         # Not blocking, so that a pipe is refused instead of waited for.
         descriptor = os.open(Path(path).expanduser(), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in it; RuntimeError: ~nobody
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(
-            f"data.path must name a CSV or Parquet file on this machine; {path!r}: {reason}{_similar_file(path)}"
+            f"{role} must name a CSV or Parquet file on this machine; {path!r}: {reason}{_similar_file(path)}"
         ) from None
     facts = os.fstat(descriptor)
     if not stat.S_ISREG(facts.st_mode):
         os.close(descriptor)
-        raise DataError(f"data.path must name a CSV or Parquet file on this machine; {path!r} is not a plain file")
-    if facts.st_size > MAX_BYTES:
+        raise DataError(f"{role} must name a CSV or Parquet file on this machine; {path!r} is not a plain file")
+    if is_bounded and facts.st_size > MAX_BYTES:
         os.close(descriptor)
         raise DataError(f"{path} must have at most {MAX_BYTES:,} bytes; it has {facts.st_size:,}")
     return os.fdopen(descriptor, "rb")

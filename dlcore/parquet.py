@@ -34,7 +34,7 @@ def parquet_columns(handle: BinaryIO, name: str, place: str, select: Select) -> 
             field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
         ]
         for label, field in zip(header, schema, strict=True):
-            if label in wanted and not _is_readable(field.type):
+            if label in wanted and not is_readable(field.type):
                 raise no_cells(place, label, str(field.type))
         handle.seek(0)
         file = pq.ParquetFile(handle, read_dictionary=texts)  # each text once, however often it comes
@@ -51,7 +51,8 @@ def parquet_columns(handle: BinaryIO, name: str, place: str, select: Select) -> 
     return RawTable(name, place, tuple(columns))
 
 
-def _is_readable(kind: pa.DataType) -> bool:
+def is_readable(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds numbers, true and false, dates or text."""
     tests = (
         pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean, pa.types.is_date,
         pa.types.is_timestamp, pa.types.is_string, pa.types.is_large_string, pa.types.is_null,

@@ -87,13 +87,19 @@ def export(
 @app.command(epilog="Example: studies predict mlruns/exports/digits rows.csv --out answers.csv")
 def predict(
     export_dir: Annotated[Path, typer.Argument(help="Folder of an export.")],
-    file: Annotated[Path, typer.Argument(help="CSV file with the columns that the network was trained on.")],
-    out: Annotated[Path | None, typer.Option(help="CSV file to write; standard output without it.")] = None,
+    file: Annotated[Path, typer.Argument(help="CSV (also .gz) or Parquet with the columns of the training.")],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write: CSV, .gz or .parquet; standard output without it.")
+    ] = None,
 ) -> None:
-    """Answer the rows of a CSV file: labels and probabilities, or values."""
+    """Answer the rows of a file: labels and probabilities, or values; exit code 1 if a row could not be used."""
     from studies import predict as predicting
 
-    predicting.predict_file(export_dir, file, out)
+    outcome = predicting.predict_file(export_dir, file, out)
+    for sentence in outcome.sentences():
+        print(printable(sentence), file=sys.stderr)
+    if outcome.n_unanswered:
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example: studies replay digits 7")
@@ -220,7 +226,10 @@ def _fail_of_machine(error: MemoryError | RuntimeError | OSError) -> None:
 
 
 def _fail(message: str, exit_code: int) -> None:
-    # What a stranger's file or server says may hold control characters: a terminal must not obey them.
-    shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
-    print(f"error: {shown}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(exit_code)
+
+
+def printable(message: str) -> str:
+    """What a stranger's file or server says may hold control characters: a terminal must not obey them."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)

@@ -172,6 +172,7 @@ def test_predictions_of_a_file_are_labels_and_probabilities_or_values(
     assert answer.returncode == 0, answer.stderr
     lines = answer.stdout.splitlines()
     assert len(lines) == 3
-    assert lines[0].split(",")[0] == ("prediction" if TASKS[finished] == "regression" else "label")
+    answered = "prediction" if TASKS[finished] == "regression" else "label"
+    assert lines[0].split(",")[: len(names) + 2] == [*names, "extra", answered]
     studies("predict", folder, "rows.csv", "--out", "answers.csv", home=served_home)
     assert (tmp_path / "answers.csv").read_text() == answer.stdout

@@ -135,7 +135,7 @@ def test_the_separator_is_the_one_by_which_rows_are_as_long_as_the_header(
 ) -> None:
     path = written(tmp_path, text)
     with open_input(str(path)) as handle:
-        assert csvfile._separator(handle) == separator
+        assert csvfile.find_separator(handle) == separator
         assert handle.read() == text.encode()
 
 

@@ -2,6 +2,7 @@ import csv
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dlcore.errors import DataError
@@ -36,14 +37,15 @@ def test_every_row_is_answered_in_order(export: Path, rows: Path, tmp_path: Path
         answers = list(csv.DictReader(stream))
     assert len(answers) == 25_000
     model = ExportedModel.load(export)
-    assert list(answers[0]) == ["label", *(f"probability_{label}" for label in model.class_labels)]
+    added = ["label", *(f"probability_{label}" for label in model.class_labels)]
+    assert list(answers[0]) == ["id", *reversed(model.feature_names), *added]
+    assert [row["id"] for row in answers] == [str(i) for i in range(25_000)]
     last = model.predict({name: _column(24.999) for name in model.feature_names})
-    assert answers[-1] == {name: str(column.tolist()[0]) for name, column in last.items()}
+    assert answers[-1]["label"] == last["label"][0]
+    assert [np.float32(answers[-1][name]) for name in added[1:]] == [last[name][0] for name in added[1:]]
 
 
 def _column(value: float) -> object:
-    import numpy as np
-
     return np.array([value])
 
 
@@ -54,7 +56,7 @@ def test_without_a_file_to_write_answers_go_to_standard_output(
     (tmp_path / "one.csv").write_text(",".join(f'"{n}"' for n in names) + "\n" + ",".join(["1"] * len(names)) + "\n")
     predict_file(export, tmp_path / "one.csv", None)
     header, answer = csv.reader(io.StringIO(capsys.readouterr().out))
-    assert header[0] == "label" and answer[0] in ExportedModel.load(export).class_labels
+    assert answer[header.index("label")] in ExportedModel.load(export).class_labels
 
 
 def test_a_table_with_a_header_alone_has_a_header_alone_as_its_answer(

@@ -1,10 +1,17 @@
 """`studies predict` on columns of every kind, written as people write them."""
 
 import csv
+import gzip
+import io
+import subprocess
+import sys
 from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dlcore.config import DataConfig, ModelConfig, PreprocessConfig
@@ -13,6 +20,9 @@ from dlcore.errors import DataError
 from dlcore.export import export_model
 from dlcore.exported import ExportedModel
 from dlcore.models import build_model
+from dlcore.rowblocks import RowBlock
+from studies.answers import CsvSink
+from studies.errors import UserError
 from studies.predict import predict_file
 
 HEADER = "size;city;is_new;sold;price"
@@ -49,9 +59,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DataSplits
 
 def predictions(folder: Path, rows: list[str], tmp_path: Path, header: str = HEADER) -> list[float]:
     (tmp_path / "rows.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
-    predict_file(folder, tmp_path / "rows.csv", tmp_path / "out.csv")
-    with (tmp_path / "out.csv").open() as stream:
-        return [float(row["prediction"]) for row in csv.DictReader(stream)]
+    outcome = predict_file(folder, tmp_path / "rows.csv", tmp_path / "out.csv")
+    assert outcome.n_rows == len(rows) and outcome.sentences() == []
+    with (tmp_path / "out.csv").open() as stream:  # as the rows are written: semicolons, and decimal commas
+        return [float(row["prediction"].replace(",", ".")) for row in csv.DictReader(stream, delimiter=";")]
 
 
 def test_rows_of_the_training_table_are_answered_as_the_network_that_was_trained(
@@ -84,12 +95,127 @@ def test_unseen_and_missing_values_and_other_columns_are_answered(
     assert len(found) == 3 and np.isfinite(found).all()
 
 
-WRONG = {"size": "many;Rome;yes;3/4/2024", "sold": "1,0;Rome;yes;soon", "is_new": "1,0;Rome;maybe;"}
+WRONG = {
+    "size": ("many;Rome;yes;3/4/2024", "column 'size' must hold finite numbers, written as 1.234,5; line 3 has 'many'"),
+    "sold": ("1,0;Rome;yes;soon", "column 'sold' must hold dates, written as day/month/year; line 3 has 'soon'"),
+    "is_new": ("1,0;Rome;maybe;", "column 'is_new' must hold true or false, yes or no, or 1 and 0; line 3 has 'maybe'"),
+    "ragged": ("1,0;Rome;yes", "a row must have 4 cells, as the header has; line 3 has 3"),
+    "open": ('1,0;"Ro"me;yes;', "separated by semicolons; line 3 has an error: ';' expected after"),
+}
 
 
-@pytest.mark.parametrize(("column", "row"), WRONG.items())
-def test_a_cell_of_another_kind_is_refused_by_its_column(
-    exported: tuple[Path, DataSplits], tmp_path: Path, row: str, column: str
+@pytest.mark.parametrize("case", WRONG)
+def test_a_row_that_cannot_be_used_keeps_its_place_without_an_answer(
+    exported: tuple[Path, DataSplits], tmp_path: Path, case: str
 ) -> None:
-    with pytest.raises(DataError, match=column):
-        predictions(exported[0], [row], tmp_path, header="size;city;is_new;sold")
+    row, said = WRONG[case]
+    usual = "1,5;Rome;yes;3/4/2024"
+    (tmp_path / "rows.csv").write_text("\n".join(["size;city;is_new;sold", usual, row, usual]))
+    outcome = predict_file(exported[0], tmp_path / "rows.csv", tmp_path / "out.csv")
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert len(lines) == 4 and lines[1] == lines[3] and lines[1].startswith(f"{usual};")
+    assert lines[2].endswith(";") and lines[1].count(";") == lines[2].count(";")
+    assert (outcome.n_rows, outcome.n_unanswered) == (3, 1)
+    first, second = outcome.sentences()
+    assert first == "1 of 3 rows cannot be used; their answers are empty:" and said in second
+
+
+def test_parquet_is_answered_as_parquet_with_all_that_it_holds(
+    exported: tuple[Path, DataSplits], tmp_path: Path
+) -> None:
+    """Dates are dates there, big numbers keep their digits, and lists go through."""
+    folder, splits = exported
+    columns = {column.name: column.raw() for column in splits.val.x.columns}
+    big = 2**60 + np.arange(len(splits.val.rows))
+    frame = pd.DataFrame({"id": big, **columns})
+    frame["sold"] = pd.to_datetime(frame["sold"], unit="s")
+    frame["is_new"] = frame["is_new"].map({1.0: True, 0.0: False}).astype("boolean")
+    frame["words"] = [["a", "b"]] * len(frame)
+    frame.to_parquet(tmp_path / "rows.parquet", row_group_size=7)
+    assert predict_file(folder, tmp_path / "rows.parquet", tmp_path / "out.parquet").sentences() == []
+    out = pq.read_table(tmp_path / "out.parquet")
+    expected = ExportedModel.load(folder).predict(columns)["prediction"]
+    np.testing.assert_array_equal(out["prediction"].to_numpy(), expected)
+    assert out.drop(["prediction"]).equals(pq.read_table(tmp_path / "rows.parquet"))
+    with pytest.raises(UserError, match=r"'words' holds list.*ends with \.parquet"):
+        predict_file(folder, tmp_path / "rows.parquet", tmp_path / "out.csv")
+    frame.drop(columns="words").to_parquet(tmp_path / "rows.parquet")
+    predict_file(folder, tmp_path / "rows.parquet", tmp_path / "out.csv")
+    text = pd.read_csv(tmp_path / "out.csv")
+    assert text["id"].tolist() == big.tolist() and text["prediction"].tolist() == expected.tolist()
+
+
+def test_packed_rows_are_answered_packed_and_as_parquet_their_cells_are_texts(
+    exported: tuple[Path, DataSplits], tmp_path: Path
+) -> None:
+    rows = [f'{i:05};{line(i)};"say ""x;y"""' for i in range(50)]
+    text = "\n".join([f"id;{HEADER};prediction", *rows]) + "\n"
+    (tmp_path / "rows.csv.gz").write_bytes(gzip.compress(text.encode()))
+    outcome = predict_file(exported[0], tmp_path / "rows.csv.gz", tmp_path / "out.csv.gz")
+    assert outcome.sentences() == ["the file has a column 'prediction' of its own: the answer is in 'prediction_'"]
+    with gzip.open(tmp_path / "out.csv.gz", "rt") as stream:
+        answered = list(csv.DictReader(stream, delimiter=";"))
+    assert [row["id"] for row in answered] == [f"{i:05}" for i in range(50)]
+    assert {row["prediction"] for row in answered} == {'say "x;y"'}
+    predict_file(exported[0], tmp_path / "rows.csv.gz", tmp_path / "out.parquet")
+    table = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [row["id"] for row in table] == [f"{i:05}" for i in range(50)]
+    assert [row["prediction_"] for row in table] == [float(row["prediction_"].replace(",", ".")) for row in answered]
+    (tmp_path / "rows.csv.gz").write_bytes(gzip.compress(text.encode())[:-20])
+    with pytest.raises(DataError, match="must be a whole gzip file"):
+        predict_file(exported[0], tmp_path / "rows.csv.gz", tmp_path / "cut.csv")
+    assert not list(tmp_path.glob("*cut*"))
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.csv.gz", "out.parquet"])
+def test_a_full_disk_is_said_and_what_was_there_stays(
+    exported: tuple[Path, DataSplits], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "rows.csv").write_text("\n".join([HEADER, *map(line, range(N * 50))]))
+    (tmp_path / name).write_text("old")
+    code = (
+        "import resource, sys\nresource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "from studies.cli import main\nsys.argv[0] = 'studies'\nmain()"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code, "predict", exported[0], tmp_path / "rows.csv", "--out", tmp_path / name],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert answer.returncode == 2, answer.stderr
+    assert answer.stderr.endswith("must be a file that can be written; File too large\n")
+    assert (tmp_path / name).read_text() == "old" and len(list(tmp_path.glob(f"*{name}*"))) == 1
+
+
+def test_labels_that_a_spreadsheet_would_run_are_made_text() -> None:
+    stream = io.BytesIO()
+    sink = CsvSink(stream, ["a", "label"], ",", has_decimal_comma=False)
+    labels = ["=1+1", "+x", "-y", "@z", "plain", None, 'with "quotes", too']
+    block = RowBlock(range(7), {}, pa.array(["=own"] * 7))
+    sink.write(sink.render(block, {"label": pa.array(labels)}))
+    found = [row[1] for row in csv.reader(io.StringIO(stream.getvalue().decode()))]
+    assert found == ["label", "'=1+1", "'+x", "'-y", "'@z", "plain", "", 'with "quotes", too']
+
+
+PEAK = """
+import resource, sys
+from dlcore.rowblocks import RowBlock
+from studies.answers import CsvSink
+from studies.errors import UserError
+from studies.predict import predict_file
+from pathlib import Path
+predict_file(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_ten_times_the_rows_need_no_more_memory(exported: tuple[Path, DataSplits], tmp_path: Path) -> None:
+    block = "\n".join(map(line, range(20_000))) + "\n"
+    peaks = []
+    for n in (10, 100):  # 7 MB, then 70 MB: more than all that was seen to be in use at once
+        with (tmp_path / "rows.csv").open("w") as stream:
+            stream.write(HEADER + "\n")
+            stream.writelines(block for _ in range(n))
+        words = [sys.executable, "-c", PEAK, exported[0], tmp_path / "rows.csv", tmp_path / "out.csv"]
+        peaks.append(int(subprocess.run(words, capture_output=True, text=True, check=True).stdout))
+    assert peaks[1] < 1.2 * peaks[0]
