@@ -108,7 +108,7 @@ def _default(key: str, field: FieldInfo) -> str:
 def _space_rows() -> Iterator[str]:
     """A Markdown table of the hyperparameters."""
     bundled_space, own = default_space("sgd"), table_space({})
-    yield "| hyperparameter | takes | not searched | searched by default | with a `path` | meaning |"
+    yield "| hyperparameter | takes | not searched | searched by default | in a table of your own | meaning |"
     yield "|---|---|---|---|---|---|"
     for name, rule in RULES.items():
         takes = {"integer": "whole numbers", "number": "numbers", "switch": "`true`, `false`"}.get(rule.kind)
@@ -163,7 +163,8 @@ _SPACE = """## `[search_space]`
 A hyperparameter is searched where it has a list of values, `["relu", "tanh"]`, or a range,
 `{ low = 16, high = 256 }`: with `log = true` it is drawn evenly on a logarithmic scale, with `step = 16` from low,
 low + step, ... A single value fixes it. A hyperparameter that is not named keeps the value in the column "not
-searched". Without the table the default space is searched, which is another one for a table of your own (`path`)."""
+searched". Without the table the default space is searched, which is another one for a table of your own (`path`, or
+`openml:ID`)."""
 
 
 if __name__ == "__main__":
