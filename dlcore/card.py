@@ -55,9 +55,9 @@ def escaped(value: object, most: int = 60) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|~$&!])", r"\\\1", text)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table; what stands in it is escaped."""
-    lines = [header, ["---"] * len(header), *([escaped(cell) for cell in row] for row in rows)]
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], most: int = 60) -> str:
+    """A Markdown table; what stands in it is escaped, and cut after so many characters."""
+    lines = [header, ["---"] * len(header), *([escaped(cell, most) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 

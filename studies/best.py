@@ -3,16 +3,18 @@ on test, written to disk."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dlcore.export import export_model
+from dlcore.export import Story, export_parts
 from dlcore.exported import FILES
 from dlcore.files import SUMS_FILE
+from studies import contest, story
 from studies.cohort import Network, Trainer
 from studies.errors import StudyFailed, UserError
 from studies.finals import plain
 from studies.ledger import Ledger
+from studies.networks import Candidate
 from studies.provenance import changed
 from studies.ranking import best_trial
 from studies.records import FINISHED_STATES, EpochRecord, Final, StudyFacts, TrialRecord, Winner
@@ -74,7 +76,7 @@ def choose(
             raise StudyFailed(f'study "{facts.name}" has no trial with a value among its {len(trials)}; {_why(trials)}')
         final = hold(trials) if won is None else won.final
         number = final.finalists[0].number if final is not None and final.finalists else best.number
-    elif won is not None and number == won.number:
+    elif won is not None and number == won.number and not (won.final is not None and won.final.is_ensemble):
         final = won.final
     if number not in {t.number for t in trials}:
         raise UserError(f'study "{facts.name}" has trials 0 to {len(trials) - 1}; there is no trial {number}')
@@ -124,8 +126,13 @@ def export(
     model, own = network.model, trial.hyperparameters
     val_metrics = trainer.measured_on_folds(trial.best) if trainer.has_folds else trainer.measure(model, own, "val")
     test_metrics = trainer.measure(model, own, "test") if target.final is not None else {}
+    parts = [trainer.part((model, own))]
+    if target.final is not None and target.final.is_ensemble:
+        members = contest.members(trials, target.final, facts.objectives, trainer)
+        parts = [trainer.part(member) for member in members]
+        val_metrics, test_metrics, moved = _measured(members, target.final, trainer)
+        warning = warning or moved
     manifest = _manifest(trial, facts, val_metrics, test_metrics) | {"final": plain(target.final)}
-    export_model(target.folder, network.model, network.model_config, trainer.splits_of(own), manifest)
     winner = Winner(
         number=trial.number,
         values=trial.values or (),
@@ -134,10 +141,25 @@ def export(
         val_metrics=val_metrics,
         test_metrics=test_metrics,
         export_dir=str(target.folder),
-        onnx_sha256=_onnx_sha256(target.folder),
+        onnx_sha256="",
         final=target.final,
     )
+    told = Story(manifest, f"{facts.name}, trial {trial.number}", story.sections(winner, trials, facts))
+    export_parts(target.folder, parts, trainer.splits_of(own), told)
+    winner = replace(winner, onnx_sha256=_onnx_sha256(target.folder))
     return Export(winner, target.final is not None, warning)
+
+
+def _measured(
+    members: Sequence[Candidate], final: Final, trainer: Trainer
+) -> tuple[dict[str, float], dict[str, float], str | None]:
+    """An ensemble on val and on test, which the finals read; read anew only if these are other networks than then."""
+    assert final.ensemble is not None
+    val = trainer.measure_together(members, "val")
+    if repr(dict(val)) == repr(dict(final.ensemble.val)):
+        return val, dict(final.ensemble.test), None
+    moved = "the ensemble's networks, trained again, are not to the bit those of the finals; they are measured anew"
+    return val, trainer.measure_together(members, "test"), moved
 
 
 def _manifest(

@@ -7,7 +7,7 @@ Test is read here for the winner alone, after it was chosen by val; nothing that
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from studies import finals
 from studies.cohort import Trainer
@@ -45,7 +45,26 @@ def hold(trials: Sequence[TrialRecord], rules: Rules, trainer: Trainer, say: Cal
     if section.baselines:
         say("rivals: scikit-learn's models are trained on the same rows")
     read = trainer.read_test(fought.won, fought.together, has_rivals=section.baselines)
-    return Final(section.model_dump(), fought.ordered, read.winner, read.rivals, read.ensemble, read.over_rows)
+    final = Final(section.model_dump(), fought.ordered, read.winner, read.rivals, read.ensemble, read.over_rows)
+    return replace(final, is_ensemble=finals.ensemble_wins(final, rules.objectives[0]))
+
+
+def members(
+    trials: Sequence[TrialRecord], final: Final, objectives: Sequence[Objective], trainer: Trainer
+) -> tuple[Candidate, ...]:
+    """The networks of the ensemble that finals measured, trained again where this process has not just done so.
+
+    Args:
+        trials: All finished ones of the study, as when the finals were held.
+        final: Their outcome.
+        objectives: Of the study.
+        trainer: Of the study.
+    """
+    entered = finals.candidates(trials, objectives, int(final.asked["candidates"]))
+    fresh = trainer.train_fresh([t.suggestion for t in entered], len(final.finalists[0].val), lambda epoch: None)
+    return tuple(
+        (f.network(), t.hyperparameters) for t, own in zip(entered, fresh, strict=True) for f in own if f.network
+    )
 
 
 @dataclass(frozen=True, slots=True)

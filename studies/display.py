@@ -120,7 +120,8 @@ def open_display(form: str = "auto") -> Display:
 def winner_lines(winner: Winner, objective: Objective) -> list[str]:
     """What is known of a winner: on val and test, over fresh seeds and of the exported network, and beside others."""
     over_seeds = winner.final is not None and bool(winner.final.finalists)
-    name = "exported network" if over_seeds else ""
+    is_ensemble = winner.final is not None and winner.final.is_ensemble
+    name = f"exported {'ensemble' if is_ensemble else 'network'}" if over_seeds else ""
     lines = [_scores(f"val   {name}", winner.val_metrics)]
     lines.append(_scores(f"test  {name}", winner.test_metrics) if winner.test_metrics else "  test  none was kept back")
     if winner.final is None:
@@ -139,6 +140,8 @@ def winner_lines(winner: Winner, objective: Objective) -> list[str]:
     if finals.others(winner.final):
         lines.append(f"  {objective.metric} on test: {finals.table(winner, objective)}")
         lines += [f"    {rival.name}: {rival.remark}" for rival in finals.others(winner.final) if rival.remark]
+    if said := finals.ensemble_line(winner.final, objective):
+        lines.append(f"  {said}")
     if said := finals.verdict(winner, objective):
         lines.append(f"  {said}")
     return lines

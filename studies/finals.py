@@ -96,6 +96,39 @@ def has_winner(ordered: Sequence[Finalist], objective: Objective) -> bool:
     return bool(ordered) and math.isfinite(intervals(ordered[0].val)[objective.metric].mean)
 
 
+def ensemble_wins(final: Final, objective: Objective) -> bool:
+    """Whether the ensemble is what is to be exported: val alone decides, and in doubt the single network is simpler.
+
+    The winner's mean over fresh seeds is what one network of its kind reaches; nobody chose these by val either.
+    """
+    if final.ensemble is None or not final.finalists:
+        return False
+    ours, mean = final.ensemble.val[objective.metric], intervals(final.finalists[0].val)[objective.metric].mean
+    return math.isfinite(ours) and objective.is_better(ours, mean)
+
+
+def ensemble_line(final: Final, objective: Objective) -> str:
+    """Whether the ensemble is exported, and why; "" where there is none."""
+    if final.ensemble is None or not final.finalists:
+        return ""
+    value = final.ensemble.val.get(objective.metric, math.nan)
+    mean = intervals(final.finalists[0].val)[objective.metric].mean
+    what = f"the ensemble is {'' if final.is_ensemble else 'not '}exported"
+    why = "better" if final.is_ensemble else "not better"
+    return f"{what}: on val its {objective.metric} {value:.4f} is {why} than {mean:.4f}, one network's in the mean"
+
+
+def judged(winner: Winner, objective: Objective) -> float | None:
+    """How good what is exported is on val by the objective: the ensemble's value, else the mean over fresh seeds, else
+    what was recorded of the trial."""
+    final = winner.final
+    if final is not None and final.is_ensemble and final.ensemble is not None:
+        return final.ensemble.val[objective.metric]
+    if final is not None and final.finalists:
+        return intervals(final.finalists[0].val)[objective.metric].mean
+    return winner.values[0] if winner.values else None
+
+
 def seeds_within(trials: Sequence[TrialRecord], n_seeds: int, spent_s: float) -> int:
     """How many seeds a study that time limits can afford, at least 2.
 
@@ -252,6 +285,7 @@ def from_json(text: str) -> Final:
         rivals=tuple(map(_rival, data["rivals"])),
         ensemble=None if data["ensemble"] is None else _rival(data["ensemble"]),
         over_rows=_intervals(data),
+        is_ensemble=data.get("is_ensemble", False),
     )
 
 
@@ -275,6 +309,8 @@ def plain(final: Final | None) -> dict[str, Any] | None:
         for key in ("over_rows", "lead"):
             if not part.get(key, True):
                 del part[key]
+    if not final.is_ensemble:
+        del found["is_ensemble"]
     checked: dict[str, Any] = finite(found)
     return checked
 

@@ -16,6 +16,7 @@ from dlcore.curve import Epoch
 from dlcore.data import DataSplits, split_tensors, to_tensors
 from dlcore.device import choose_device, device_name
 from dlcore.engines import Engine, Group, Limit, Loop, State, form_groups, prepare
+from dlcore.ensemble import Part
 from dlcore.evaluation import evaluate, evaluate_outputs, forward_rows, together
 from dlcore.folds import Folded, development_rows, fold_rows, form_folded_groups, of_folds, refit
 from dlcore.models import build_model, count_parameters
@@ -101,6 +102,8 @@ class Networks:
         self._data = self._tables[spec.scalings[0]]
         self._order_seed = derive_seed(spec.seed, "order")
         self._limit = Limit()
+        self._last_fresh: tuple[object, list[list[Fresh]]] | None = None
+        """The last fresh trainings, by what was asked for: an ensemble of them may be exported."""
         if spec.training.engine == "population":
             prepare(self.device)
 
@@ -163,6 +166,9 @@ class Networks:
         Returns:
             Of each trial what its trainings gave.
         """
+        asked = ([(s.number, dict(s.hyperparameters)) for s in suggestions], n_seeds)
+        if self._last_fresh is not None and self._last_fresh[0] == asked:
+            return self._last_fresh[1]
         own = [s for s in suggestions for _ in range(n_seeds)]
         members = [self._fresh_member(s, k) for s in suggestions for k in range(n_seeds)]
         found = [Fresh(None, None)] * len(members)
@@ -172,7 +178,9 @@ class Networks:
             for place, state in zip(group.indices, group.engine.states, strict=True):
                 if state.divergence is None and state.best is not None:
                     found[place] = self._fresh(own[place], members[place], state)
-        return [found[i : i + n_seeds] for i in range(0, len(members), n_seeds)]
+        by_trial = [found[i : i + n_seeds] for i in range(0, len(members), n_seeds)]
+        self._last_fresh = (asked, by_trial)
+        return by_trial
 
     def _fresh(self, suggestion: Suggestion, member: Member, state: State) -> "Fresh":
         if self._folds:
@@ -219,9 +227,22 @@ class Networks:
             rivals = [replace(r, lead=leads(winner, r, own)) for r, own in zip(rivals, beside, strict=True)]
         return Reading(winner, spreads, rivals.pop(0) if ensemble else None, tuple(rivals))
 
+    def measure_together(self, members: Sequence[Candidate], split: str) -> dict[str, float]:
+        """Loss and all metrics of networks that answer together, on "val" or "test"."""
+        answers, y = self._answers(members, split)
+        return evaluate_outputs(self._data.task, together(self._data.task, answers), y)
+
+    def part(self, candidate: Candidate) -> Part:
+        """A network as a part of what is exported."""
+        model, own = candidate
+        assert isinstance(model, nn.Sequential)
+        return Part(model, self._model_config(own), self.splits_of(own).preprocessor)
+
     def _ensemble(self, members: Sequence[Candidate]) -> tuple[Rival, Tensor]:
         """An ensemble, and its outputs on test."""
-        task, remark = self._data.task, f"the mean of {len(members)} networks; it is not exported"
+        task = self._data.task
+        n_parameters = sum(self.count_parameters(own) for _, own in members)
+        remark = f"the mean of {len(members)} networks with {n_parameters:,} parameters"
         answers = {split: self._answers(members, split) for split in ("val", "test")}
         outputs = {split: together(task, own) for split, (own, _) in answers.items()}
         measured = {split: evaluate_outputs(task, outputs[split], y) for split, (_, y) in answers.items()}

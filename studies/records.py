@@ -197,6 +197,8 @@ class Final:
     ensemble: Rival | None = None
     over_rows: Mapping[str, Interval] = field(default_factory=dict)
     """Metric -> the winner's mean on test, over seeds and rows; empty as in `Rival.lead`."""
+    is_ensemble: bool = False
+    """Whether the ensemble is exported: on val it is better than the winner's networks are in the mean."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -237,7 +237,8 @@ class FinalSection(Section):
     baselines: bool = True
     """Whether scikit-learn's models are trained beside the winner."""
     ensemble: bool = False
-    """Whether all networks of the finals are measured together too: the mean of their predictions."""
+    """Whether all networks of the finals answer together too: the mean of their predictions, exported if it is better
+    on val than the winner's networks in the mean."""
 
 
 class Training(Section):

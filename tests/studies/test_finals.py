@@ -131,6 +131,26 @@ def test_finals_of_before_are_read_and_shown_as_they_were(winner: Winner) -> Non
     assert said.startswith("on test the network is ahead of gradient boosting by 0.3000; whether other seeds and rows")
 
 
+def test_the_ensemble_wins_where_val_says_so_and_not_in_doubt(winner: Winner) -> None:
+    final = winner.final
+    assert final is not None and finals.ensemble_wins(final, ACCURACY)  # 0.95 beside a mean of 0.85
+    for value, is_won in ((0.85, False), (0.8, False), (math.nan, False), (0.8500001, True)):
+        assert finals.ensemble_wins(replace(final, ensemble=Rival("e", {"accuracy": value}, {})), ACCURACY) == is_won
+    assert not finals.ensemble_wins(replace(final, ensemble=None), ACCURACY)
+    assert not finals.ensemble_wins(replace(final, finalists=()), ACCURACY)
+    rmse = replace(final, finalists=(finalist(0, 2.0, 3.0, metric="rmse"),), ensemble=Rival("e", {"rmse": 2.4}, {}))
+    assert finals.ensemble_wins(rmse, RMSE)
+
+
+def test_what_is_exported_is_judged_by_val_alone(winner: Winner) -> None:
+    final = winner.final
+    assert final is not None and finals.judged(winner, ACCURACY) == pytest.approx(0.85)
+    assert finals.judged(replace(winner, final=replace(final, is_ensemble=True)), ACCURACY) == 0.95
+    assert finals.judged(replace(winner, final=None), ACCURACY) == 0.9
+    assert "is_ensemble" not in (finals.plain(final) or {})  # as manifests of before
+    assert finals.from_json(finals.to_json(replace(final, is_ensemble=True))).is_ensemble
+
+
 def test_programs_get_a_mean_and_an_interval_and_no_nan(winner: Winner) -> None:
     found, test = finals.as_json(winner, ACCURACY), finals.json_of_test(winner)
     json.dumps([found, test], allow_nan=False)
