@@ -1,4 +1,7 @@
-"""The winner in MLflow's model registry: one version per export, and the alias `champion` on the newest.
+"""The winner in MLflow's model registry: one version per export, and the alias `champion` on the best.
+
+The alias moves only to a winner that is better on val than the champion, by the same metric on the same data and split.
+What learned from other data cannot be compared: then the alias stays, and why is said, here and on the version.
 
 MLflow's client is needed here and nowhere else, and works in a process of its own: its import would hold the
 study's interpreter for 2 s, its settings are read from the environment, and it can be ended at any moment.
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 ALIAS = "champion"
 SHA_TAG = "dlcore.onnx_sha256"
+STUDY_TAG, DATA_TAG, METRIC_TAG, VALUE_TAG = (f"dlcore.{name}" for name in ("study", "data", "metric", "value"))
+WHY_TAG = "dlcore.not_champion"
 TIMEOUT_S = 300.0
 POLL_S = 0.2
 DECLINED, AWAY = 3, 4
@@ -62,6 +67,21 @@ class Request:
     """The study's run; the export becomes its artifact."""
     input_example: Mapping[str, list[float | str]] | None = None
     """Some rows as columns; None takes the row of usual values from the manifest."""
+    fingerprint: str = ""
+    """Of the data and their split."""
+    metric: str = ""
+    """By which the winner won, on val."""
+    direction: str = ""
+    """"maximize" or "minimize"."""
+    value: float | None = None
+    """How good it is by that metric; see `studies.finals.judged`."""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What is remembered of a version."""
+        told = {SHA_TAG: self.winner.onnx_sha256, STUDY_TAG: self.uuid, "dlcore.trial": str(self.winner.number)}
+        value = {} if self.value is None else {VALUE_TAG: repr(float(self.value))}
+        return told | {DATA_TAG: self.fingerprint, METRIC_TAG: self.metric} | value
 
 
 def begin(credentials: Mapping[str, str]) -> subprocess.Popen[str]:
@@ -80,7 +100,7 @@ def begin(credentials: Mapping[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "studies.registry"],
         stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,
         text=True,
@@ -98,7 +118,7 @@ def register_elsewhere(
     credentials: Mapping[str, str],
     is_cancelled: Callable[[], bool],
     begun: subprocess.Popen[str] | None = None,
-) -> None:
+) -> str:
     """Register in another process, and wait for it; a second call with the same export changes nothing.
 
     Args:
@@ -107,27 +127,30 @@ def register_elsewhere(
         is_cancelled: Is asked several times a second.
         begun: The process, where it was begun before.
 
+    Returns:
+        Why the alias is not on this export; "" where it is.
+
     Raises:
         Unreachable: the server did not answer, or not in time, or the call was cancelled.
         Refused: the server or MLflow declined; the message says why.
     """
     with begun or begin(credentials) as process:
-        _feed(process, json.dumps(asdict(request)), is_cancelled)
+        return _feed(process, json.dumps(asdict(request)), is_cancelled)
 
 
-def _feed(process: subprocess.Popen[str], data: str, is_cancelled: Callable[[], bool]) -> None:
-    """Give the process its request, and wait for its end."""
+def _feed(process: subprocess.Popen[str], data: str, is_cancelled: Callable[[], bool]) -> str:
+    """Give the process its request, and wait for its end; returns what it said in its last line."""
     text: str | None = data
     for _ in range(int(TIMEOUT_S / POLL_S)):
         try:
-            _, said = process.communicate(text, timeout=POLL_S)
+            answer, said = process.communicate(text, timeout=POLL_S)
         except subprocess.TimeoutExpired:
             text = None  # is handed over by now
             if is_cancelled():
                 break
             continue
         if process.returncode == 0:
-            return
+            return str(json.loads(answer.splitlines()[-1]))
         last = said.strip().splitlines()[-1] if said.strip() else f"exit code {process.returncode}"
         if process.returncode == AWAY:
             raise Unreachable(f"the winner could not be registered: {last}")
@@ -137,9 +160,9 @@ def _feed(process: subprocess.Popen[str], data: str, is_cancelled: Callable[[], 
 
 
 def register(request: Request) -> str:
-    """Register in this process, which must have the environment `SETTINGS`; return the version.
+    """Register in this process, which must have the environment `SETTINGS`; see `register_elsewhere`.
 
-    Nothing is done twice: an export that has a version already only gets the alias.
+    Nothing is done twice: an export that has a version already only gets the alias, if it should have it.
     """
     from mlflow import MlflowClient  # costs 2 s, and reads the environment
 
@@ -147,9 +170,36 @@ def register(request: Request) -> str:
     name, winner = request.name, request.winner
     known = [v for v in client.search_model_versions(f"name='{name}'") if v.tags.get(SHA_TAG) == winner.onnx_sha256]
     number = str(known[0].version) if known else _new_version(client, request)
-    if str(client.get_registered_model(name).aliases.get(ALIAS)) != number:
+    champion = client.get_registered_model(name).aliases.get(ALIAS)
+    if champion is not None and str(champion) == number:
+        return ""
+    said = "" if champion is None else why_it_stays(request, client.get_model_version(name, str(champion)).tags)
+    if not said:
         client.set_registered_model_alias(name, ALIAS, number)
-    return number
+        return ""
+    text = f"{name}: version {number} is registered, and {ALIAS} stays on version {champion}: {said}"
+    client.set_model_version_tag(name, number, WHY_TAG, said)
+    return text
+
+
+def why_it_stays(request: Request, champion: Mapping[str, str]) -> str:
+    """Why the alias must not move to a new winner; "" where it must.
+
+    Args:
+        request: Of the new one.
+        champion: Tags of the version that has the alias.
+    """
+    if VALUE_TAG not in champion and champion.get(STUDY_TAG) == request.uuid:
+        return ""  # an earlier version of this program registered it, and took the newest
+    by_hand = f"; set the alias {ALIAS} in MLflow by hand if this one is to be it"
+    if champion.get(DATA_TAG) != request.fingerprint:
+        return f"that one learned from other data or another split, and the two cannot be compared{by_hand}"
+    if champion.get(METRIC_TAG) != request.metric or VALUE_TAG not in champion or request.value is None:
+        return f"that one was not judged by {request.metric}, and the two cannot be compared{by_hand}"
+    ours, theirs = request.value, float(champion[VALUE_TAG])
+    is_better = ours > theirs if request.direction == "maximize" else ours < theirs
+    what = f"{request.metric} {ours:.6g} on val"
+    return "" if is_better else f"on the same data {what} is not better than its {theirs:.6g}"
 
 
 def _new_version(client: "MlflowClient", request: Request) -> str:
@@ -164,14 +214,13 @@ def _new_version(client: "MlflowClient", request: Request) -> str:
         _save_model(Path(scratch) / place, folder, request.input_example)
         client.log_artifacts(request.run_id, str(Path(scratch) / place), place)
     client.log_artifacts(request.run_id, str(folder), "export")
-    tags = {SHA_TAG: winner.onnx_sha256, "dlcore.study": request.uuid, "dlcore.trial": str(winner.number)}
     try:
         client.create_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     source = f"{client.get_run(request.run_id).info.artifact_uri}/{place}"
-    created = client.create_model_version(name, source, request.run_id, tags=tags, await_creation_for=0)
+    created = client.create_model_version(name, source, request.run_id, tags=request.tags, await_creation_for=0)
     return str(created.version)
 
 
@@ -234,7 +283,7 @@ def main() -> int:
         return 0  # whoever began this process ended
     data = json.loads(text)
     try:
-        register(Request(**{**data, "winner": Winner(**data["winner"])}))
+        print(json.dumps(register(Request(**{**data, "winner": Winner(**data["winner"])}))), flush=True)
     except (RequestException, ConnectionError) as error:
         print(type(error).__name__, error, file=sys.stderr)
         return AWAY

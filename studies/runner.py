@@ -333,6 +333,8 @@ class Run:
                 f"warning: MLflow lacks {mirror.pending} trials ({reason}); "
                 f"`studies track {self.facts.name}` brings it in line"
             )
+        if mirror.said:
+            self.display.note(mirror.said)
         if mirror.address is None or mirror.experiment_id is None:
             return None
         self.storage.store_mirror(self.facts.name, mirror.address, mirror.experiment_id)

@@ -3,6 +3,7 @@
 So it stands alone: it needs mlflow, numpy, onnxruntime and pandas, and nothing of this project. No pickle.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ import onnxruntime
 import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from mlflow.types import DataType, Schema
+
+MISSING = ("", "?", "na", "n/a", "nan", "null", "none")
+"""Texts that stand for no value, in lower case, as where the network learned."""
 
 
 class ExportedNetwork(PythonModel):
@@ -20,6 +25,7 @@ class ExportedNetwork(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Open the graph of the export folder."""
         folder = Path(context.artifacts["export"])
+        _check(folder)
         manifest = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -42,7 +48,7 @@ class ExportedNetwork(PythonModel):
         """
         columns = {}
         for column, name in self._inputs.items():
-            values = model_input[column]
+            values = _told(model_input[column])
             is_written = not pd.api.types.is_numeric_dtype(values.dtype)
             if self._types[name] == "tensor(string)":
                 columns[name] = values.astype(object).where(values.notna(), "").map(str).to_numpy(dtype=object)
@@ -56,9 +62,42 @@ class ExportedNetwork(PythonModel):
         return pd.DataFrame(dict(zip(self._outputs, answers, strict=True)))
 
 
+def _check(folder: Path) -> None:
+    """Refuse files that are not as they were written."""
+    for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
+        if hashlib.sha256((folder / line[66:]).read_bytes()).hexdigest() != line[:64]:
+            raise ValueError(f"{folder / line[66:]} must be as it was written, and is not: register the model again")
+
+
+def _told(values: "pd.Series[Any]") -> "pd.Series[Any]":
+    """The same, but texts without blanks around them, and those that stand for no value as None."""
+    if pd.api.types.is_numeric_dtype(values.dtype) or pd.api.types.is_datetime64_any_dtype(values.dtype):
+        return values
+    texts = values.astype(object).map(lambda value: value.strip() if isinstance(value, str) else value)
+    is_missing = texts.map(lambda value: isinstance(value, str) and value.lower() in MISSING).astype(bool)
+    return texts.where(~is_missing, None)
+
+
+_fixed_types = Schema.pandas_types
+
+
+def _pandas_types(schema: Schema) -> "list[np.dtype[Any]]":
+    """What MLflow's server reads the columns of a CSV as: text where the signature leaves the type open.
+
+    MLflow itself refuses every CSV for such a signature; with fixed types it would refuse whole numbers, holes in
+    true-or-false columns and dates in frames and in JSON.
+    """
+    if schema.is_tensor_spec() or all(isinstance(column.type, DataType) for column in schema.inputs):
+        return list(_fixed_types(schema))
+    return [c.type.to_pandas() if isinstance(c.type, DataType) else np.dtype(object) for c in schema.inputs]
+
+
+Schema.pandas_types = _pandas_types  # type: ignore[method-assign,assignment]
+
+
 def _truth(value: object) -> object:
     """What a cell of a true-or-false column says in words, as a number."""
-    known = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0, "1": 1.0, "0": 0.0}
+    known = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
     return known[value.strip().lower()] if isinstance(value, str) else value
 
 

@@ -14,9 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 from studies import registry
 from studies.errors import StudiesError, TrackingError
+from studies.finals import judged
 from studies.mirrored import MirroredStudy
 from studies.records import StudyFacts, TrialRecord, Winner
 from studies.tracking_store import Refused, TrackingStore, Unreachable
@@ -70,6 +72,8 @@ class Mirror:
         self._is_closed = False
         self.error: str | None = None
         """What went wrong last; None while the server answers."""
+        self.said = ""
+        """What people should know of the registration."""
         self.address: str | None = None
         self.experiment_id: str | None = None
         self.parent_run_id: str | None = None
@@ -309,11 +313,23 @@ class Mirror:
         try:
             study.write_winner(winner)
             name, uuid = self._facts.name, self._facts.uuid
-            request = registry.Request(study.store.where, name, uuid, winner, study.parent_run_id, example)
+            request = registry.Request(
+                study.store.where, name, uuid, winner, study.parent_run_id, example, **self._judged(winner)
+            )
             begun, self._registrar = self._registrar, None
-            registry.register_elsewhere(request, study.store.credentials(), lambda: self._is_closed, begun)
+            self.said = registry.register_elsewhere(request, study.store.credentials(), lambda: self._is_closed, begun)
         except Refused as error:
             self._decline("winner", error)
+
+    def _judged(self, winner: Winner) -> dict[str, Any]:
+        """By what a winner is held against the champion."""
+        objective = self._facts.objectives[0]
+        return {
+            "fingerprint": self._facts.data_fingerprint,
+            "metric": objective.metric,
+            "direction": objective.direction,
+            "value": judged(winner, objective),
+        }
 
     def _decline(self, what: int | str, error: Refused) -> None:
         """Give a request that was declined one more try, on a fresh look at the server; then leave it out."""

@@ -1,18 +1,46 @@
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from studies.records import Winner
-from studies.registry import SETTINGS, Request, begin, register_elsewhere
+from studies.registry import SETTINGS, Request, begin, register_elsewhere, why_it_stays
 from studies.tracking_store import Refused, Unreachable
 
 
 def a_request(folder: Path) -> Request:
     winner = Winner(0, (0.9,), {"depth": 1}, 3, {"accuracy": 0.9}, {"accuracy": 0.8}, str(folder), "ab" * 32)
     return Request("http://127.0.0.1:9", "wine", "0" * 32, winner, "1" * 32)
+
+
+CHAMPION = {"dlcore.study": "0" * 32, "dlcore.data": "d", "dlcore.metric": "accuracy", "dlcore.value": "0.9"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "champion", "said"),
+    [
+        ({"value": 0.91}, {}, ""),
+        ({"value": 0.9}, {}, "accuracy 0.9 on val is not better than its 0.9"),
+        ({"value": 0.89}, {}, "not better than its 0.9"),
+        ({"value": 0.89, "direction": "minimize"}, {}, ""),
+        ({"value": 0.99, "fingerprint": "e"}, {}, "learned from other data or another split"),
+        ({"value": 0.99, "metric": "f1"}, {}, "was not judged by f1"),
+        ({"value": 0.1}, {"dlcore.value": None}, ""),  # this study's, of an earlier version of the program
+        ({"value": 0.99}, {"dlcore.value": None, "dlcore.study": "9" * 32}, "was not judged by accuracy"),
+        ({"value": 0.99}, dict.fromkeys(CHAMPION), "learned from other data"),  # somebody's own
+        ({"value": 0.91}, {"dlcore.study": "9" * 32}, ""),  # another study of that name, on the same data
+    ],
+)
+def test_the_alias_moves_to_what_is_better_on_the_same_data_alone(
+    tmp_path: Path, changes: dict[str, object], champion: dict[str, str | None], said: str
+) -> None:
+    given = {"fingerprint": "d", "metric": "accuracy", "direction": "maximize"} | changes
+    tags = {key: value for key, value in (CHAMPION | champion).items() if value is not None}
+    found = why_it_stays(replace(a_request(tmp_path), **given), tags)  # type: ignore[arg-type]
+    assert said in found and bool(found) == bool(said)
 
 
 def test_importing_it_imports_no_mlflow() -> None:
@@ -36,7 +64,7 @@ def test_a_cancelled_registration_ends_at_once(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_process_that_gets_no_request_ends_in_peace() -> None:
     with begin({}) as process:
-        assert process.communicate("") == (None, "")
+        assert process.communicate("") == ("", "")
     assert process.returncode == 0
 
 

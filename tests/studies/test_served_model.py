@@ -1,7 +1,16 @@
 """The registered model answers raw rows as the export does; loaded by MLflow, in this process."""
 
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
 import mlflow
 import numpy as np
@@ -13,6 +22,7 @@ from dlcore.export import export_model
 from dlcore.exported import ExportedModel
 from dlcore.models import build_model
 from studies import registry
+from tests.dlcore.clean import make_clean, run_clean
 from tests.dlcore.column_tools import of_all_kinds, raw, splits_of_all_kinds
 
 pytestmark = [
@@ -69,3 +79,90 @@ def test_a_column_that_is_no_truth_is_refused(folder: Path, rows: dict[str, np.n
     model = mlflow.pyfunc.load_model(str(folder / "model"))
     with pytest.raises(KeyError, match="perhaps"):
         model.predict(pd.DataFrame(rows).assign(is_new="Perhaps"))
+
+
+def test_a_damaged_file_is_refused_by_name(folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(folder / "model", tmp_path / "model")
+    graph = tmp_path / "model" / "artifacts" / "export" / "model.onnx"
+    content = bytearray(graph.read_bytes())
+    content[len(content) // 2] ^= 1
+    graph.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.onnx must be as it was written"):
+        mlflow.pyfunc.load_model(str(tmp_path / "model"))
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[str]:
+    """`mlflow models serve`, as a person starts it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [
+        "models",
+        "serve",
+        "-m",
+        str(folder / "model"),
+        "--env-manager",
+        "local",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(port),
+    ]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"PATH": path, "NO_PROXY": "127.0.0.1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (
+        (folder / "log").open("w") as log,
+        subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *words], stdout=log, stderr=log, env=environment, start_new_session=True
+        ) as process,
+    ):
+        try:
+            for _ in range(600):
+                try:
+                    urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).close()
+                    break
+                except URLError:
+                    assert process.poll() is None, (folder / "log").read_text()
+                    time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}/invocations"
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def asked(address: str, kind: str, body: str) -> pd.DataFrame:
+    request = Request(address, body.encode(), {"Content-Type": kind})
+    try:
+        with urlopen(request, timeout=60) as reply:
+            return pd.DataFrame(json.load(reply)["predictions"])
+    except HTTPError as error:
+        raise AssertionError(error.read().decode()[:2000]) from error
+
+
+def test_mlflow_models_serve_answers_csv_and_json_as_the_export_and_its_script_do(
+    folder: Path, server: str, rows: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    expected = pd.DataFrame(ExportedModel.load(folder / "export").predict(rows))
+    frame = as_people_have_it(rows)
+    frame["sold"] = frame["sold"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    frame["zip"] = frame["zip"].map(lambda text: text or "NA")
+    csv = frame.assign(more="x").to_csv(index=False)
+    (tmp_path / "rows.csv").write_text(csv)
+    script = run_clean(make_clean(tmp_path / "packages"), folder / "export" / "predict.py", tmp_path / "rows.csv")
+    (tmp_path / "answers.csv").write_text(script.stdout)
+    found = {
+        "CSV": asked(server, "text/csv", csv),
+        "split": asked(
+            server, "application/json", json.dumps({"dataframe_split": json.loads(frame.to_json(orient="split"))})
+        ),
+        "records": asked(
+            server, "application/json", json.dumps({"dataframe_records": json.loads(frame.to_json(orient="records"))})
+        ),
+        "predict.py": pd.read_csv(tmp_path / "answers.csv"),
+    }
+    for way, answers in found.items():
+        assert list(answers) == list(expected) and answers["label"].tolist() == expected["label"].tolist(), way
+        for name in expected.columns[1:]:
+            np.testing.assert_allclose(answers[name], expected[name], rtol=0, atol=1e-5, err_msg=way)

@@ -311,7 +311,7 @@ def test_a_trial_that_cannot_be_shown_is_left_out_and_said(home: Path, facts: St
     assert len(trial_runs(home, facts)) == 2
 
 
-def an_export(folder: Path, bias: float) -> Winner:
+def an_export(folder: Path, bias: float, value: float = 0.9) -> Winner:
     """A network that says 1 where a + b + bias > 0."""
     nodes = [
         helper.make_node("Add", ["a", "b"], ["ab"]),
@@ -340,8 +340,11 @@ def an_export(folder: Path, bias: float) -> Winner:
     columns = [{"name": name, "kind": "numeric", "example": value} for name, value in (("a", 0.5), ("b", 1.5))]
     manifest = {"columns": columns}
     (folder / "model.json").write_text(json.dumps(manifest))
+    names = ("model.json", "model.onnx")
+    sums = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
+    (folder / "SHA256SUMS").write_text("".join(sums))
     sha256 = hashlib.sha256(model).hexdigest()
-    return Winner(0, (0.9,), {"depth": 1}, 3, {"accuracy": 0.9}, {"accuracy": 0.8}, str(folder), sha256)
+    return Winner(0, (value,), {"depth": 1}, 3, {"accuracy": 0.9}, {"accuracy": 0.8}, str(folder), sha256)
 
 
 PREDICTED = """
@@ -363,15 +366,22 @@ def test_the_winner_is_registered_once_and_answers_as_champion(
 ) -> None:
     versions = "SELECT version FROM model_versions WHERE name = ? ORDER BY version"
     alias = "SELECT alias, version FROM registered_model_aliases WHERE name = ?"
-    for bias, n_versions in ((-1.0, 1), (-1.0, 1), (5.0, 2)):
-        winner = an_export(tmp_path / "export", bias)
+    # The second is the first again; the third is worse, and only the last is better.
+    for bias, value, n_versions, champion in (
+        (-1.0, 0.9, 1, 1),
+        (-1.0, 0.9, 1, 1),
+        (4.0, 0.9, 2, 1),
+        (5.0, 0.91, 3, 3),
+    ):
+        winner = an_export(tmp_path / "export", bias, value)
         with mirroring(connect, facts) as mirror:
             mirror.put([0])
             mirror.expect_winner()
             mirror.register(winner)
             assert mirror.finish("FINISHED", 120), mirror.error
         assert [version for (version,) in rows(home, versions, facts.name)] == list(range(1, n_versions + 1))
-        assert rows(home, alias, facts.name) == [("champion", n_versions)]
+        assert rows(home, alias, facts.name) == [("champion", champion)]
+        assert ("champion stays on version 1" in mirror.said) == (n_versions != champion)
     tables = [{"a": [1.0, -9.0], "b": [1.0, -9.0]}, {"a": [7], "b": [True]}, {"b": [math.nan], "a": [0.0], "c": ["?"]}]
     said = in_python(PREDICTED, [connect().where, facts.name, tables])
     answers, example, names = json.loads(said.splitlines()[-1])

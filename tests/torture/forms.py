@@ -17,6 +17,7 @@ class Form:
     lost_replies: int
     mirror_kills: int
     """For each way to write runs."""
+    export_kills: int
     seed: int
     """Of every choice that the tests make; what the machine's own timing decides it does not repeat."""
     is_long: bool
@@ -31,9 +32,11 @@ def _form() -> Form:
     seed = int(os.environ.get("TORTURE_SEED") or secrets.randbelow(2**31))
     given = os.environ.get("TORTURE_N")
     if not given:
-        return Form(100, 8, 3, 50, 5, seed, is_long=False)
+        return Form(100, 8, 3, 50, 5, 30, seed, is_long=False)
     n = int(given)
-    return Form(n, max(1, n // 10), max(1, n // 40), max(1, n // 2), max(1, n // 40), seed, is_long=True)
+    return Form(
+        n, max(1, n // 10), max(1, n // 40), max(1, n // 2), max(1, n // 40), max(1, 3 * n // 20), seed, is_long=True
+    )
 
 
 FORM = _form()
