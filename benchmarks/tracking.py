@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import random
 import resource
@@ -28,6 +29,8 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import psutil
 
 from benchmarks.record import provenance, record, table
 from studies import runs, server
@@ -132,21 +135,28 @@ def make_records(n: int) -> list[TrialRecord]:
     return made
 
 
-def rate(store: TrackingStore, records: Sequence[TrialRecord]) -> tuple[float, float]:
-    """Runs per second from records to rows, and seconds of comparing them with what was written."""
+def processor_s(pid: int) -> float:
+    """Seconds of processors that a server has used, with its workers."""
+    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    return sum(sum(process.cpu_times()[:2]) for process in family)
+
+
+def rate(store: TrackingStore, records: Sequence[TrialRecord], pid: int) -> tuple[float, float, float]:
+    """Runs per second from records to rows, the server's milliseconds of processors for each, and the seconds of
+    comparing them with what was written."""
     facts = make_facts()
     study = MirroredStudy(store, facts, lambda numbers: [records[number] for number in numbers])
-    began = time.perf_counter()
+    busy, began = processor_s(pid), time.perf_counter()
     for start in range(0, len(records), READ_AT_ONCE):
         written = study.write_trials(records[start : start + READ_AT_ONCE])
         assert all(not one.refused for some in written for one in some)
         study.write_best()
-    seconds = time.perf_counter() - began
+    seconds, busy = time.perf_counter() - began, processor_s(pid) - busy
     study.end("FINISHED")
     began = time.perf_counter()
     found = compare(store, facts, range(len(records)), lambda numbers: [records[number] for number in numbers])
     assert not found, found[0]
-    return len(records) / seconds, time.perf_counter() - began
+    return len(records) / seconds, 1000 * busy / len(records), time.perf_counter() - began
 
 
 def client_rate(address: str, records: Sequence[TrialRecord]) -> float:
@@ -161,8 +171,8 @@ def client_rate(address: str, records: Sequence[TrialRecord]) -> float:
 
 
 @contextlib.contextmanager
-def usual_server(folder: Path) -> Iterator[str]:
-    """Address of a server of four workers, as `mlflow server` starts them, on a SQLite database of its own."""
+def usual_server(folder: Path) -> Iterator[tuple[str, int]]:
+    """Address and process of a server of four workers, as `mlflow server` starts them, on SQLite."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "4"]
@@ -185,46 +195,45 @@ def usual_server(folder: Path) -> Iterator[str]:
                     if process.poll() is not None:
                         raise SystemExit("mlflow server ended")
                     time.sleep(0.2)
-            yield address
+            yield address, process.pid
         finally:
             os.killpg(process.pid, signal.SIGTERM)
 
 
 def measure_rates(home: Path, n_runs: int, repeats: int) -> str:
     """A table of runs per second."""
-    own = server.find_or_start(home, port=0, timeout_s=300).address
+    own = server.find_or_start(home, port=0, timeout_s=300)
     records = make_records(n_runs)
     n_points = len(runs.trial_run(make_facts(), records[0]).metrics)
-    found: dict[str, list[float]] = defaultdict(list)
-    compared: dict[str, list[float]] = defaultdict(list)
+    found: dict[str, list[tuple[float, float, float]]] = {}
     with tempfile.TemporaryDirectory() as folder, usual_server(Path(folder)) as usual:
-        for turn in range(repeats + 1):
-            stores: dict[str, TrackingStore] = {
-                "by SQL": SqlStore(home.resolve() / "mlflow.db", home / "artifacts", own),
-                "by REST, one worker": RestStore(own),
-                "by REST, four workers": RestStore(usual),
-            }
-            for name, store in stores.items():
-                some = records if name == "by SQL" else records[:N_REST]
-                per_s, seconds = rate(store, some)
-                found[name].append(per_s)
-                compared[name].append(1000 * seconds / len(some))
+        servers = {"one worker": (own.address, own.pid), "four workers": usual}
+        for _ in range(repeats + 1):
+            turn = {}
+            stores: dict[str, TrackingStore] = {f"by REST, {name}": RestStore(of[0]) for name, of in servers.items()}
+            stores["by SQL, one worker"] = SqlStore(home.resolve() / "mlflow.db", home / "artifacts", own.address)
+            for name, store in sorted(stores.items()):
+                some = records if name.startswith("by SQL") else records[:N_REST]
+                per_s, busy, seconds = rate(store, some, servers[name.partition(", ")[2]][1])
+                turn[name] = per_s, busy, 1000 * seconds / len(some)
                 store.close()
-            for name, address in (("one worker", own), ("four workers", usual)):
-                found[f"MLflow's client run by run, {name}"].append(client_rate(address, records[:N_REST]))
-            print(", ".join(f"{name} {values[-1]:.1f} runs/s" for name, values in found.items()), flush=True)
-            if turn == 0:
-                found.clear()  # a server's first turn is slower
-                compared.clear()
+            for name, (address, pid) in servers.items():
+                busy = processor_s(pid)
+                per_s = client_rate(address, records[:N_REST])
+                turn[f"MLflow's client run by run, {name}"] = per_s, 1000 * (processor_s(pid) - busy) / N_REST, math.nan
+            print(", ".join(f"{name} {per_s:.1f} runs/s" for name, (per_s, *_) in turn.items()), flush=True)
+            for name, figures in turn.items():  # a server's first turn is slower, and left out
+                found.setdefault(name, []).append(figures)
     rows = []
-    for name, values in found.items():
-        workers = "four workers" if name.endswith("four workers") else "one worker"
-        ratios = [v / rival for v, rival in zip(values, found[f"MLflow's client run by run, {workers}"], strict=True)]
-        reading = f"{statistics.median(compared[name]):.1f}" if name in compared else ""
-        shown = [f"{v:.1f}" for v in (min(values), statistics.median(values), max(values))]
-        rows.append([name, *shown, f"{statistics.median(ratios):.1f}", reading])
+    for name, figures in found.items():
+        rivals = found[f"MLflow's client run by run, {name.partition(', ')[2]}"]
+        per_s, busy, compared = zip(*figures[1:], strict=True)
+        ratio = statistics.median(v / rival[0] for v, rival in zip(per_s, rivals[1:], strict=True))
+        shown = [f"{v:.1f}" for v in (min(per_s), statistics.median(per_s), max(per_s), ratio, statistics.median(busy))]
+        reading = statistics.median(compared)
+        rows.append([name, *shown, "" if math.isnan(reading) else f"{reading:.1f}"])
     header = [f"runs/s, {n_points} points a run", "min", "median", "max", "against the client of that server"]
-    return table([*header, "compared in s per 1,000"], rows)
+    return table([*header, "server's CPU, ms a run", "compared in s per 1,000"], rows)
 
 
 @contextlib.contextmanager
@@ -338,7 +347,9 @@ def main() -> None:
             f"Medians of {arguments.repeats} turns, both servers on SQLite, {arguments.runs} runs a turn by SQL and "
             f"{N_REST} by REST and by the client. From trial records to rows; the studies: digits, 30 epochs, default "
             f"halving, {arguments.study_repeats} turns, server warm; the search is timed from the plan to the last "
-            "trial, the whole command waits for the mirror, or five seconds where no server answers."
+            "trial, the whole command waits for the mirror, or five seconds where no server answers. A run is three "
+            "requests by REST and by the client alike. One worker is one interpreter: it writes no more runs than its "
+            "milliseconds of processor allow, whoever asks; with several workers, runs are written side by side."
         )
         record("Tracking", f"{words}\n\n{text}")
 
