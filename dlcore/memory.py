@@ -12,6 +12,7 @@ from dlcore.packing import Member, cost_of, cut_into_stacks, has_dropout, padded
 from dlcore.precision import factor_dtype
 from dlcore.program import arena_size, factor_size
 from dlcore.rows import TensorData
+from dlcore.seeding import N_QUANTILES
 from dlcore.updates import hyperparameters_of, n_states
 from dlcore.visits import Visits
 
@@ -32,6 +33,8 @@ def predict_memory_bytes(members: Sequence[Member], data: TensorData) -> int:
     # Folds have one table as train and val.
     tables = {t.data_ptr(): t for t in (data.x_train, data.y_train, data.x_val, data.y_val)}
     total = sum(t.numel() * t.element_size() for t in tables.values())
+    if any(member.train_config.noise > 0 for member in members):
+        total += N_QUANTILES * like.element_size()
     transient = []
     for cut in cut_into_stacks(members, cost, like.element_size()):
         stack = [members[i] for i in cut]

@@ -31,6 +31,8 @@ _UNIT_STRIDE = 0x9E3779B9 - (1 << 32)
 _LOW_32 = 0xFFFFFFFF
 _NOISE, _MIXING = -1, -2
 """In the place of a layer: streams of their own."""
+N_QUANTILES = 1 << 16
+"""Numbers that noise is made of."""
 
 
 def derive_seed(seed: int, *names: int | str) -> int:
@@ -131,7 +133,7 @@ def normal_noise(seed: int | Tensor, step: int | Tensor, shape: tuple[int, int],
 @cache
 def _normal_quantiles(device: torch.device, dtype: torch.dtype) -> Tensor:
     """The middle of each of 65,536 equally likely parts of the normal distribution, scaled to variance 1."""
-    middles = torch.special.ndtri((torch.arange(65536, dtype=torch.float64) + 0.5) / 65536)
+    middles = torch.special.ndtri((torch.arange(N_QUANTILES, dtype=torch.float64) + 0.5) / N_QUANTILES)
     scaled: Tensor = middles / middles.square().mean().sqrt()
     return scaled.to(dtype).to(device)
 
