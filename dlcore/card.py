@@ -147,10 +147,12 @@ def _network(manifest: Mapping[str, Any], parts: Sequence[Part]) -> str:
     n_outputs = parts[0].config.n_outputs
     ends = f"{n_outputs} output{'s' if n_outputs > 1 else ''}"
     different = dict.fromkeys(
-        (part.config.widths, part.config.activation, part.preprocessor.n_outputs) for part in parts
+        (part.config.widths, part.config.activation, part.config.normalization, part.preprocessor.n_outputs)
+        for part in parts
     )
-    for widths, activation, n_inputs in list(different)[:20]:
+    for widths, activation, normalization, n_inputs in list(different)[:20]:
         hidden = f"hidden layers of {', '.join(map(str, widths))} units, {activation}" if widths else "no hidden layer"
+        hidden += f", {normalization} normalization" if widths and normalization != "none" else ""
         lines.append(f"- {n_inputs} inputs after preprocessing, {hidden}, {ends}")
     n_parameters = sum(count_parameters(part.config) for part in parts)
     lines.append(f"- {n_parameters:,} parameters (weights and biases), float32")
