@@ -106,13 +106,32 @@ def read_features(path: str, kinds: Mapping[str, str], forms: Mapping[str, str] 
         DataError: the file cannot be read, lacks a column, or one has cells of another kind.
     """
 
+    return _settled(read_file(path, _of_training(path, kinds, forms)), kinds, forms)
+
+
+def frame_features(frame: pd.DataFrame, kinds: Mapping[str, str], forms: Mapping[str, str] | None = None) -> Features:
+    """Named columns of a DataFrame, to predict from, in the order of the names; see `read_features`.
+
+    Raises:
+        DataError: The frame lacks a column, or one has cells of another kind.
+    """
+    raw = frame_columns(frame, "frame", "the frame", _of_training("the frame", kinds, forms))
+    return _settled(raw, kinds, forms)
+
+
+def _of_training(place: str, kinds: Mapping[str, str], forms: Mapping[str, str] | None) -> Select:
+    """The columns of the training, those as text that are written in a way of their own."""
+
     def select(header: tuple[str, ...]) -> dict[str, bool]:
         if missing := [name for name in kinds if name not in header]:
-            raise DataError(f"{path} must have the columns of the training; missing: {listed(missing, most=30)}")
+            raise DataError(f"{place} must have the columns of the training; missing: {listed(missing, most=30)}")
         is_odd = {name for name, form in (forms or {}).items() if form not in ("", PLAIN)}
         return {name: kinds[name] in ("categorical", "date") or name in is_odd for name in kinds}
 
-    raw = read_file(path, select)
+    return select
+
+
+def _settled(raw: RawTable, kinds: Mapping[str, str], forms: Mapping[str, str] | None) -> Features:
     found = {column.name: column for column in raw.columns}
     return Features(
         tuple(

@@ -32,17 +32,18 @@ class Home:
         return self.root / "exports"
 
 
-def open_home(*, is_made_private: bool = True) -> Home:
+def open_home(*, is_made_private: bool = True, at: Path | None = None) -> Home:
     """Find the home and make it ready: created, private, writable.
 
     Args:
+        at: The folder, with a study database of its own; None asks the environment.
         is_made_private: Close a home that others may read to them; what looks for faults does not mend this one.
 
     Raises:
         UserError: The folder cannot be made or written, or the study database is of a kind that is not supported.
     """
     try:
-        root = Path(os.environ.get("STUDIES_HOME") or "mlruns").expanduser().absolute()
+        root = Path(at or os.environ.get("STUDIES_HOME") or "mlruns").expanduser().absolute()
     except RuntimeError as error:
         raise UserError(f"STUDIES_HOME must name a folder; {error}") from error
     if found := set("?%") & set(str(root)):
@@ -59,7 +60,7 @@ def open_home(*, is_made_private: bool = True) -> Home:
             f"the home {root} must be a folder that you can write to; {error.strerror}. "
             "Set STUDIES_HOME to another folder."
         ) from error
-    url = os.environ.get("STUDIES_DB") or f"sqlite:///{root / 'studies.db'}"
+    url = (None if at is not None else os.environ.get("STUDIES_DB")) or f"sqlite:///{root / 'studies.db'}"
     if url.startswith(("postgresql://", "postgresql+psycopg://")):
         url = "postgresql+psycopg://" + url.partition("://")[2]
     elif not url.startswith("sqlite:///"):

@@ -120,7 +120,8 @@ class Run:
                 f'the data of study "{spec.study}" changed since it began ({self.splits.name}); '
                 "put the old file back, or give the spec another name"
             )
-        self._is_new = stored is None
+        self.is_new = stored is None
+        """Whether the home had no study of this name."""
 
     @property
     def spent_s(self) -> float:
@@ -160,7 +161,7 @@ class Run:
         """
         started = time.monotonic()
         with drive(self.home, self.facts.name):
-            if self._is_new:
+            if self.is_new:
                 self._create()
             else:
                 self.storage.store_spec(self.facts.name, self.spec.to_dict())

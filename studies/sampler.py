@@ -23,7 +23,7 @@ from scipy.stats import qmc
 
 from studies.cohort_tpe import CohortTPESampler
 from studies.history import history
-from studies.records import COMPLETE, PRUNED, WAITING, Objective, Suggestion, TrialRecord, Value
+from studies.records import COMPLETE, FINISHED_STATES, PRUNED, WAITING, Objective, Suggestion, TrialRecord, Value
 from studies.space import Hyperparameters, distributions, grid_points, shrink, suggest
 from studies.spec import StudySpec
 
@@ -179,6 +179,24 @@ def frozen_trial(record: TrialRecord, known: Mapping[str, BaseDistribution], n_o
         datetime_start=_SOME_TIME,
         datetime_complete=_SOME_TIME if state.is_finished() else None,
     )
+
+
+def recorded_study(spec: StudySpec, objectives: Sequence[Objective], records: Sequence[TrialRecord]) -> Study:
+    """The finished trials as an Optuna study in memory, to look at and to plot: a copy, which pickles.
+
+    Args:
+        spec: The study's.
+        objectives: Its resolved objectives.
+        records: In order of number.
+    """
+    known, finished = distributions(spec), []
+    for record in (r for r in records if r.state in FINISHED_STATES):
+        trial = frozen_trial(record, known, len(objectives))
+        trial.datetime_start = datetime.fromtimestamp(record.started_at or 0.0)
+        trial.datetime_complete = datetime.fromtimestamp(record.finished_at or 0.0)
+        trial.user_attrs = {"n_parameters": record.n_parameters, "hyperparameters": dict(record.hyperparameters)}
+        finished.append(trial)
+    return asking_study(spec, objectives, RandomSampler(seed=0), finished)
 
 
 def ask_cohort(

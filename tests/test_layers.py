@@ -54,6 +54,7 @@ DOORS = {
     "onnx": set(),
     "onnxruntime": {"served_model", "registry"},
     "typer": {"cli"},
+    "IPython": {"notebook"},
     "rich": {"display", "live", "overview"},
     "optuna_dashboard": {"dashboard"},
     "plotly": {"report"},
