@@ -26,6 +26,7 @@ DOORS = {
         "optuna_storage",
         "inspection",
         "mending",
+        "api",
         "dashboard",
     },
     "sqlalchemy": {
