@@ -2,6 +2,7 @@
 on test, written to disk."""
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,6 +120,7 @@ def export(
         UserError: The folder holds something else.
     """
     _check_folder(target.folder)
+    began = time.monotonic()
     cohort = [t for t in trials if t.cohort == trial.cohort] if trial.engine == "population" else [trial]
     network = trainer.retrain_network(trial, cohort, [t for t in trials if t.cohort < trial.cohort])
     warning = _compare(trial, network, facts, trainer)
@@ -127,12 +129,17 @@ def export(
     val_metrics = trainer.measured_on_folds(trial.best) if trainer.has_folds else trainer.measure(model, own, "val")
     test_metrics = trainer.measure(model, own, "test") if target.final is not None else {}
     parts = [trainer.part((model, own))]
+    answering: Sequence[Candidate] = [(model, own)]
     if target.final is not None and target.final.is_ensemble:
         members = contest.members(trials, target.final, facts.objectives, trainer)
-        parts = [trainer.part(member) for member in members]
+        parts, answering = [trainer.part(member) for member in members], members
         val_metrics, test_metrics, moved = _measured(members, target.final, trainer)
         warning = warning or moved
     manifest = _manifest(trial, facts, val_metrics, test_metrics) | {"final": plain(target.final)}
+    final = target.final
+    if final is not None:
+        answers = trainer.answered(answering, "test") if test_metrics else None
+        final = replace(final, answers=answers, seconds={**final.seconds, "export": time.monotonic() - began})
     winner = Winner(
         number=trial.number,
         values=trial.values or (),
@@ -142,7 +149,7 @@ def export(
         test_metrics=test_metrics,
         export_dir=str(target.folder),
         onnx_sha256="",
-        final=target.final,
+        final=final,
     )
     told = Story(manifest, f"{facts.name}, trial {trial.number}", story.sections(winner, trials, facts))
     export_parts(target.folder, parts, trainer.splits_of(own), told)

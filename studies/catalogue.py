@@ -13,7 +13,7 @@ from studies.database import lock_schema, reading, shown, writing
 from studies.errors import StudiesError, UserError
 from studies.records import StudyFacts, Winner
 from studies.rows import STUDY, TRIAL
-from studies.tables import STUDIES, WINNERS
+from studies.tables import COHORTS, STUDIES, WINNERS
 
 
 class Catalogue:
@@ -94,6 +94,13 @@ class Catalogue:
             return float(
                 connection.execute(select(STUDIES.c.spent_s).where(STUDIES.c.study_id == study_id)).scalar_one()
             )
+
+    def claims(self, name: str) -> dict[int, float]:
+        """When each cohort of a study was claimed, by its id; seconds since 1970."""
+        with reading(self._engine) as connection:
+            own = COHORTS.c.study_id == trials.study_id(connection, name)
+            found = connection.execute(select(COHORTS.c.cohort, COHORTS.c.claimed_at).where(own))
+            return {row.cohort: row.claimed_at for row in found}
 
     def store_mirror(self, name: str, tracking_uri: str, experiment_id: str) -> None:
         """Note where the study was mirrored last."""

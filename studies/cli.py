@@ -147,17 +147,28 @@ def delete(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: studies ui")
-def ui() -> None:
-    """Start or find the tracking server, and print its address."""
-    from studies import server
-    from studies.home import open_home, without_password
+@app.command(epilog="Example: studies report digits --to digits-report")
+def report(
+    study: Study,
+    to: Annotated[Path | None, typer.Option(help="Folder to write; an earlier report there is replaced.")] = None,
+) -> None:
+    """Write the pictures of a study: one HTML file that needs no network, and a PNG of each."""
+    from studies import report as reporting
+    from studies.home import open_home
 
-    home = open_home()
-    if home.tracking_uri is None:
-        print(server.find_or_start(home.root).address)
-    else:
-        print(f"MLFLOW_TRACKING_URI names the tracking server: {without_password(home.tracking_uri)}")
+    print(reporting.write_report(open_home(), study, to))
+
+
+@app.command(epilog="Example: studies ui digits")
+def ui(
+    study: Annotated[
+        str | None, typer.Argument(metavar="STUDY", help="Name of a study; the newest without it.")
+    ] = None,
+) -> None:
+    """Start or find the tracking server, and print the address of a study's page."""
+    from studies import ui as pages
+
+    print(pages.page(study))
 
 
 @app.command(epilog="Example: studies stop")

@@ -39,14 +39,21 @@ def hold(trials: Sequence[TrialRecord], rules: Rules, trainer: Trainer, say: Cal
     """
     section = rules.section
     entered = finals.candidates(trials, rules.objectives, section.candidates) if section.seeds else []
+    began = time.monotonic()
     fought = _fought(entered, rules, trainer, say) if entered else _Fought()
+    seconds = {"finals": time.monotonic() - began}
     if not len(trainer.splits.test.x):  # the spec keeps none back
-        return Final(section.model_dump(), fought.ordered, ())
+        return Final(section.model_dump(), fought.ordered, (), seconds=seconds)
     if section.baselines:
         say("rivals: scikit-learn's models are trained on the same rows")
+    began = time.monotonic()
     read = trainer.read_test(fought.won, fought.together, has_rivals=section.baselines)
     final = Final(section.model_dump(), fought.ordered, read.winner, read.rivals, read.ensemble, read.over_rows)
-    return replace(final, is_ensemble=finals.ensemble_wins(final, rules.objectives[0]))
+    return replace(
+        final,
+        is_ensemble=finals.ensemble_wins(final, rules.objectives[0]),
+        seconds={**seconds, "rivals": time.monotonic() - began},
+    )
 
 
 def members(

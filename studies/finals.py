@@ -11,7 +11,18 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from studies.ranking import pareto_front, ranking
-from studies.records import COMPLETE, Final, Finalist, Interval, Measured, Objective, Rival, TrialRecord, Winner
+from studies.records import (
+    COMPLETE,
+    Answers,
+    Final,
+    Finalist,
+    Interval,
+    Measured,
+    Objective,
+    Rival,
+    TrialRecord,
+    Winner,
+)
 
 # Student's t, 97.5th percentile, for 1, 2, .. degrees of freedom: any table of it; `MOST_SEEDS` is where it ends.
 _T = (
@@ -286,7 +297,17 @@ def from_json(text: str) -> Final:
         ensemble=None if data["ensemble"] is None else _rival(data["ensemble"]),
         over_rows=_intervals(data),
         is_ensemble=data.get("is_ensemble", False),
+        answers=_answers(data.get("answers")),
+        seconds=data.get("seconds", {}),
     )
+
+
+def _answers(data: Mapping[str, Any] | None) -> Answers | None:
+    return None if data is None else Answers(**{key: _tupled(value) for key, value in data.items()})
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(map(_tupled, value)) if isinstance(value, list) else value
 
 
 def _rival(data: Mapping[str, Any]) -> Rival:
@@ -305,6 +326,7 @@ def plain(final: Final | None) -> dict[str, Any] | None:
     if final is None:
         return None
     found = asdict(final)
+    del found["answers"], found["seconds"]  # the first holds targets of people's rows, the second differs each time
     for part in (found, found["ensemble"] or {}, *found["rivals"]):
         for key in ("over_rows", "lead"):
             if not part.get(key, True):

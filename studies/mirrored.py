@@ -22,7 +22,7 @@ from studies.comparison import (
 from studies.errors import TrackingError
 from studies.finals import shown_metrics, shown_tags
 from studies.records import FINISHED_STATES, StudyFacts, TrialRecord, Winner
-from studies.runs import KEY, MARK, NOW, PARENT, STUDY, Metric, TrialRun
+from studies.runs import KEY, MARK, NOTE, NOW, PARENT, SIGN, STORY, STUDY, Metric, TrialRun
 from studies.tracking_store import FoundRun, Refused, TrackingStore, Work, Written
 
 _SETTLED_AT_ONCE = 25
@@ -66,6 +66,7 @@ class MirroredStudy:
         """Runs that are neither a trial's nor the study's."""
         self._best = runs.RunningBest(facts.objectives)
         self._best_points: list[Metric] = []
+        self._report: Mapping[str, bytes] = {}
         self.experiment_id = self._experiment()
         self._parent = self._read()
 
@@ -122,6 +123,17 @@ class MirroredStudy:
         points = [Metric(runs.to_key(name), value, at, step) for name, value in shown_metrics(winner).items()]
         tags = {key: text[: runs.TAG_LENGTH] for key, text in shown_tags(winner, self.facts.objectives[0]).items()}
         self.store.log(self.parent_run_id, [point for point in points if runs.is_finite(point)], tags=tags)
+
+    def write_report(self, files: Mapping[str, bytes]) -> None:
+        """Store the study's report with its run, and its story as the run's description, unless somebody wrote one."""
+        for name, content in files.items():
+            if name != STORY:
+                self.store.put_artifact(self._parent, name, content)
+        self._report = dict(files)
+        told, known = files.get(STORY, b"").decode()[: runs.TAG_LENGTH], self._parent.tags.get(NOTE, "")
+        if told and told != known and (not known or known.endswith(SIGN)):
+            self.store.log(self.parent_run_id, tags={NOTE: told})
+            self._parent.tags[NOTE] = told
 
     def look_again(self) -> None:
         """Read everything anew, and so remove what late requests doubled."""
@@ -327,6 +339,7 @@ class MirroredStudy:
             self._trials[number] = _Known(known.run_id, parent_id=new.run_id)
         self._discard(run.run_id)
         self._parent = new
+        self.write_report(self._report)
 
 
 def _add(known: list[_Known], run: _Known) -> None:

@@ -268,14 +268,14 @@ class SqlStore:
 
     def put_artifact(self, run: FoundRun, name: str, content: bytes) -> None:
         """See `TrackingStore`."""
-        folder = self._artifacts / run.artifact_uri.removeprefix(ROOT)
+        place = self._artifacts / run.artifact_uri.removeprefix(ROOT) / name
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:  # mode 0600
+            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=place.parent, delete=False) as file:  # mode 0600
                 file.write(content)
-            Path(file.name).replace(folder / name)
+            Path(file.name).replace(place)
         except OSError as error:
-            raise TrackingError(f"{folder / name} cannot be written: {error.strerror}") from error
+            raise TrackingError(f"{place} cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
         """See `TrackingStore`."""

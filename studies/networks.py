@@ -27,9 +27,11 @@ from dlcore.rivals import train_rivals
 from dlcore.rows import Rows, TensorData
 from dlcore.seeding import derive_seed
 from dlcore.tasks import curve_metric
+from studies.counting import answered_classes, answered_values
 from studies.finals import leads, over_rows
 from studies.hyperparameters import choices
 from studies.records import (
+    Answers,
     EpochRecord,
     Interval,
     Measured,
@@ -205,6 +207,15 @@ class Networks:
             return {}
         x, y = split_tensors(self.splits_of(hyperparameters), split, self.device, self._data.x_train.dtype)
         return evaluate(model, self._data.task, x, y)
+
+    def answered(self, candidates: Sequence[Candidate], split: str) -> Answers:
+        """What a network, or several together, answers on "train", "val" or "test", counted."""
+        task, (outputs, _) = self._data.task, self._answers(candidates, split)
+        predictions = task.predict(outputs[0] if len(outputs) == 1 else together(task, outputs)).cpu().double().numpy()
+        truth = self.splits.split(split).y
+        if task.name == "regression":
+            return answered_values(split, self.splits.target_names, truth, predictions)
+        return answered_classes(split, tuple(map(str, self.splits.class_labels)), truth, predictions)
 
     def read_test(self, won: Sequence[Candidate], ensemble: Sequence[Candidate], *, has_rivals: bool) -> Reading:
         """Ask all for their answers on test, once, and measure those, on the rows as they are and on draws of them.

@@ -184,6 +184,28 @@ class Rival:
 
 
 @dataclass(frozen=True, slots=True)
+class Answers:
+    """What an exported network answered on one split, counted when it was measured there: the rows are not read again.
+
+    Counts of rows are as large as the split; a sample of points stands for a large regression.
+    """
+
+    split: str
+    """Its name: "test"."""
+    n_rows: int
+    classes: tuple[str, ...] = ()
+    """What the classes are called; empty for a regression."""
+    confusion: tuple[tuple[int, ...], ...] = ()
+    """Rows by true class, then by the class that was answered."""
+    calibration: tuple[tuple[int, float, float], ...] = ()
+    """Of each tenth of confidence that holds rows: how many, their mean confidence, the share that is right."""
+    targets: tuple[str, ...] = ()
+    """Names of a regression's targets; empty for classes."""
+    points: tuple[tuple[tuple[float, float], ...], ...] = ()
+    """Of each target pairs of truth and prediction, in its unit."""
+
+
+@dataclass(frozen=True, slots=True)
 class Final:
     """How the winner won, and against whom."""
 
@@ -199,6 +221,10 @@ class Final:
     """Metric -> the winner's mean on test, over seeds and rows; empty as in `Rival.lead`."""
     is_ensemble: bool = False
     """Whether the ensemble is exported: on val it is better than the winner's networks are in the mean."""
+    answers: Answers | None = None
+    """Of the exported network on test; None in a winner of before they were kept."""
+    seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
+    """What came after the search ("finals", "rivals", "export") -> how long it took."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from studies.ledger import Ledger
 from studies.preview import column_table
 from studies.provenance import changed, git_commit
 from studies.records import FINISHED_STATES, EpochDone, EpochRecord, Objective, StudyFacts, TrialRecord
+from studies.report_process import ReportProcess
 from studies.search import Search
 from studies.space import check_smallest
 from studies.spec import StudySpec, cohort_size, refuse_changes, resolved_objectives
@@ -102,8 +103,7 @@ class Run:
             UserError: The spec differs from the stored one, its metric does not fit the task, the disk is full.
         """
         self.home, self.storage, self.display, self.n_workers, self.ways = home, storage, display, n_workers, ways
-        free = shutil.disk_usage(home.root).free
-        if free < _FREE_BYTES:
+        if (free := shutil.disk_usage(home.root).free) < _FREE_BYTES:
             raise UserError(f"{home.root} must have {_FREE_BYTES // 2**20} MB free; it has {free // 2**20} MB")
         stored = storage.facts(spec.study)
         self.spec = spec
@@ -375,7 +375,8 @@ def open_mirror(
     def read(numbers: Sequence[int]) -> list[TrialRecord]:
         return storage.records(facts.name, numbers, has_curves=True)
 
-    return Mirror(lambda: open_store(home, display.note), facts, read, is_thorough=is_thorough)
+    own = ReportProcess(home, facts.name)
+    return Mirror(lambda: open_store(home, display.note), facts, read, is_thorough=is_thorough, report=own)
 
 
 def bring_in_line(home: Home, storage: Storage, facts: StudyFacts, display: Display) -> str:
@@ -390,6 +391,7 @@ def bring_in_line(home: Home, storage: Storage, facts: StudyFacts, display: Disp
         mirror.put([t.number for t in storage.records(facts.name) if t.state in FINISHED_STATES])
         if (won := storage.winner(facts.name)) is not None and Path(won[0].export_dir).is_dir():
             mirror.register(won[0])
+        mirror.report()
         while not mirror.finish("FINISHED", _PATIENCE_S):
             if mirror.error is not None:
                 raise UserError(f"the tracking server must answer and does not: {mirror.error}")

@@ -27,6 +27,12 @@ STUDY = "dlcore.study"
 """Tag of a study's experiment and of its run: the study's uuid."""
 NOW = "dlcore.now."
 """Tags with the state of the running cohort; gone when the study is not running."""
+NOTE = "mlflow.note.content"
+"""Tag that MLflow shows as a run's description, in Markdown."""
+STORY = "story.md"
+"""The file of a report that becomes the description of the study's run."""
+SIGN = "<!-- told by studies -->"
+"""The end of a story of ours: a description without it is somebody's own, and stays."""
 NOT_IN_KEYS = re.compile(r"[^\w\-.: ]", re.ASCII)  # MLflow takes "/", but then wants a normal path
 
 

@@ -21,6 +21,7 @@ from studies.errors import StudiesError, TrackingError
 from studies.finals import judged
 from studies.mirrored import MirroredStudy
 from studies.records import StudyFacts, TrialRecord, Winner
+from studies.report_process import ReportProcess
 from studies.tracking_store import Refused, TrackingStore, Unreachable
 
 READ_AT_ONCE = 64
@@ -45,6 +46,7 @@ class Mirror:
         read: Callable[[Sequence[int]], list[TrialRecord]],
         *,
         is_thorough: bool = False,
+        report: ReportProcess | None = None,
     ) -> None:
         """Remember where to read and write; nothing happens before `start`.
 
@@ -55,8 +57,10 @@ class Mirror:
             read: gives the records of trials, with their curves; called in the mirror's thread.
             is_thorough: believe no mark: compare every run with its record, and at the end delete the runs of
                 trials that were not handed over.
+            report: makes what `report` lets MLflow have.
         """
         self._connect, self._facts, self._read = connect, facts, read
+        self._report = report
         self._is_thorough = is_thorough
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -68,6 +72,7 @@ class Mirror:
         self._progress: Mapping[str, float | str] | None = None
         self._winner: tuple[Winner, Mapping[str, list[float | str]] | None] | None = None
         self._is_winner_near = False
+        self._is_report_due = False
         self._ending: str | None = None
         self._is_closed = False
         self.error: str | None = None
@@ -118,7 +123,7 @@ class Mirror:
             self._changed.notify_all()
 
     def register(self, winner: Winner, input_example: Mapping[str, list[float | str]] | None = None) -> None:
-        """Hand over the winner, to be registered once all trials are there; never waits.
+        """Hand over the winner, to be registered once all trials are there, and then the report; never waits.
 
         Args:
             winner: with the folder of its export.
@@ -126,6 +131,13 @@ class Mirror:
         """
         with self._changed:
             self._winner = (winner, input_example)
+            self._is_report_due = self._report is not None
+            self._changed.notify_all()
+
+    def report(self) -> None:
+        """Let MLflow have the study's report and story, of what the database holds once all trials are there."""
+        with self._changed:
+            self._is_report_due = self._report is not None
             self._changed.notify_all()
 
     def finish(self, status: str, timeout_s: float | None = None) -> bool:
@@ -173,6 +185,8 @@ class Mirror:
                     self._forget()  # the server may have lost what we know of it: look again
                 wait_s = min(max(FIRST_WAIT_S, 2 * wait_s), LONGEST_WAIT_S)
         self._forget()
+        if self._report is not None:
+            self._report.close()
 
     def _forget(self) -> None:
         if self._store is not None:
@@ -195,7 +209,8 @@ class Mirror:
             return not self._is_closed
 
     def _has_work(self) -> bool:
-        return bool(self._todo or self._winner or self._ending or self._is_winner_near) or self._is_progress_due()
+        is_due = self._todo or self._winner or self._is_report_due or self._ending or self._is_winner_near
+        return bool(is_due) or self._is_progress_due()
 
     def _is_progress_due(self) -> bool:
         return self._progress is not None and time.monotonic() >= self._next_progress_at
@@ -233,6 +248,7 @@ class Mirror:
         with self._changed:
             progress = self._progress if self._is_progress_due() else None
             todo, winner, ending = list(islice(self._todo, READ_AT_ONCE)), self._winner, self._ending
+            is_report_due = self._is_report_due
             is_winner_near, self._is_winner_near = self._is_winner_near, False
         if is_winner_near and self._registrar is None:
             self._registrar = registry.begin(study.store.credentials())
@@ -244,9 +260,15 @@ class Mirror:
         elif todo:
             self._write_trials(study, todo)
         elif winner is not None:
+            if is_report_due and self._report is not None:
+                self._report.start()  # it is made while the winner is being registered
             self._write_winner(study, *winner)
             with self._changed:
                 self._winner = None if self._winner is winner else self._winner
+        elif is_report_due:
+            self._write_report(study)
+            with self._changed:
+                self._is_report_due = False
         elif ending is not None:
             if self._had_trouble:
                 study.look_again()
@@ -330,6 +352,13 @@ class Mirror:
             "direction": objective.direction,
             "value": judged(winner, objective),
         }
+
+    def _write_report(self, study: MirroredStudy) -> None:
+        assert self._report is not None
+        try:
+            study.write_report(self._report.files(is_cancelled=lambda: self._is_closed))
+        except Refused as error:
+            self._decline("report", error)
 
     def _decline(self, what: int | str, error: Refused) -> None:
         """Give a request that was declined one more try, on a fresh look at the server; then leave it out."""

@@ -28,6 +28,7 @@ DOORS = {
         "mending",
         "api",
         "dashboard",
+        "importance",
     },
     "sqlalchemy": {
         "dashboard",
@@ -58,8 +59,9 @@ DOORS = {
     "IPython": {"notebook"},
     "rich": {"display", "live", "overview"},
     "optuna_dashboard": {"dashboard"},
-    "plotly": {"report"},
-    "matplotlib": {"report"},
+    "jinja2": {"report"},
+    "plotly": set(),
+    "matplotlib": {"drawing", "canvas"},
 }
 DLCORE_MAY_IMPORT = {"torch", "numpy", "pandas", "sklearn", "safetensors", "onnx", "onnxruntime", "dlcore"}
 DLCORE_MAY_IMPORT |= {"threadpoolctl", "pyarrow"}  # the first comes with scikit-learn; the other only reads Parquet
