@@ -102,6 +102,29 @@ def predict(
         raise typer.Exit(1)
 
 
+@app.command(epilog="Example: studies serve mlruns/exports/digits --port 8000")
+def serve(
+    export_dir: Annotated[Path, typer.Argument(help="Folder of an export.")],
+    host: Annotated[str, typer.Option(help="Address to listen at; other than loopback needs --public.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes a free one.")] = 8000,
+    public: Annotated[bool, typer.Option("--public", help="Let other machines in, unencrypted and unasked.")] = False,
+    dockerfile: Annotated[Path | None, typer.Option(help="Write a folder for `docker build` instead.")] = None,
+) -> None:
+    """Answer rows over HTTP, or write what an image needs that does."""
+    from studies import predict as predicting
+
+    model = predicting.load_export(export_dir)
+    if dockerfile is not None:
+        from studies import image
+
+        image.write_image(export_dir, dockerfile)
+        print(f"docker build --tag network {dockerfile} && docker run --publish 127.0.0.1:8000:8000 network")
+        return
+    from studies import serving
+
+    serving.serve(model, host, port, serving.Limits(), is_public=public)
+
+
 @app.command(epilog="Example: studies replay digits 7")
 def replay(
     study: Study,
