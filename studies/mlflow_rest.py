@@ -23,8 +23,8 @@ from studies.runs import KEY, Metric, TrialRun
 from studies.tracking_store import Experiment, FoundRun, Refused, Work, Written
 
 AT_ONCE = 3
-"""Runs that are written at the same time. A server has four workers by default; the more of them write at once, the
-longer each waits for the lock of a SQLite database, at eight in vain."""
+"""Runs that are written at the same time. A server has four workers by default, and a database whose lock they wait for:
+beyond three there was nothing more to win, and with eight a call was once not answered in time."""
 
 # MLflow takes 1,000 metrics, 100 params, 100 tags and 1 MB, and 1,000 of all together.
 METRICS_PER_CALL = 800
