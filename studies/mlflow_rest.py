@@ -23,7 +23,7 @@ from studies.runs import KEY, Metric, TrialRun
 from studies.tracking_store import Experiment, FoundRun, Refused, Work, Written
 
 AT_ONCE = 3
-"""Runs that are written at the same time. A server has four workers by default, and a database whose lock they wait for:
+"""Runs that are written at the same time. A server has four workers by default, and a database whose lock they share:
 beyond three there was nothing more to win, and with eight a call was once not answered in time."""
 
 # MLflow takes 1,000 metrics, 100 params, 100 tags and 1 MB, and 1,000 of all together.
