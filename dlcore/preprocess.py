@@ -200,7 +200,11 @@ def fit_preprocessor(
     encoders = tuple(fit_encoder(column, y, names, config) for column in x_train.columns)
     preprocessor = Preprocessor(encoders, mean, scale, transform)
     if not preprocessor.n_outputs:
-        raise DataError("a feature must have a value in train; all values of all features are missing there")
+        some = ", ".join(repr(column.name) for column in x_train.columns[:5])
+        more = f" and {len(x_train.columns) - 5} more" if len(x_train.columns) > 5 else ""
+        raise DataError(
+            f"a feature must have a value in train; every value of the columns {some}{more} is missing there"
+        )
     return preprocessor
 
 
