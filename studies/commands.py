@@ -7,11 +7,12 @@ from studies.display import Display, open_display, winner_lines
 from studies.errors import SpecError, StudyBusy, UserError
 from studies.home import drive, open_home
 from studies.json_lines import JsonDisplay
+from studies.mirroring import bring_in_line
 from studies.overview import study_as_json
 from studies.ranking import pareto_front, ranking
 from studies.records import COMPLETE, FINISHED_STATES
 from studies.replay import replay_cohort, replay_trial
-from studies.runner import Outcome, Run, bring_in_line
+from studies.runner import Outcome, Run
 from studies.spec import StudySpec, bundled, find_spec, load_spec, spec_from_dict
 from studies.storage import Storage
 from studies.tally import hyperparameters_line

@@ -20,9 +20,10 @@ from studies.display import Display
 from studies.errors import StudiesError, StudyBusy, TrackingError
 from studies.findings import Diagnosis
 from studies.home import Home, drive, open_to_others
+from studies.mirroring import bring_in_line
 from studies.restoring import Restorer
 from studies.rows import objectives_json
-from studies.runner import Run, bring_in_line
+from studies.runner import Run
 from studies.spec import cohort_size, resolved_objectives, spec_from_dict
 from studies.storage import Storage
 

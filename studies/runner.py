@@ -7,13 +7,12 @@ works in a thread of its own: nobody waits for the tracking server until everyth
 import shutil
 import time
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dlcore.data import DataSplits, load_splits
 from dlcore.tasks import curve_metric
-from studies import best, contest
+from studies import best, contest, mirroring
 from studies.cohort import Trainer
 from studies.crew import Crew
 from studies.display import Display, study_page
@@ -23,12 +22,9 @@ from studies.ledger import Ledger
 from studies.preview import column_table
 from studies.provenance import changed, git_commit
 from studies.records import FINISHED_STATES, EpochDone, EpochRecord, Objective, StudyFacts, TrialRecord
-from studies.report_process import ReportProcess
 from studies.search import Search
 from studies.space import check_smallest
 from studies.spec import StudySpec, cohort_size, refuse_changes, resolved_objectives
-from studies.storage import Storage
-from studies.stores import open_store
 from studies.tally import Tally
 from studies.tracking import Mirror
 from studies.watcher import MirroringWatcher
@@ -36,8 +32,6 @@ from studies.work import train_all
 
 _FREE_BYTES = 100 * 2**20
 """Room that the home's disk must have before a study starts: its databases, artifacts and export."""
-_PATIENCE_S = 5.0
-"""How long the end of a run waits for a tracking server that does not answer."""
 _TIME_IS_UP = "the time is up; trials that it cut are PRUNED, and the same command goes on when it is granted more"
 _SLOW_ROUNDS = 12
 """How often it waits so long for a server that starts, or for a registration."""
@@ -175,7 +169,7 @@ class Run:
                     self.display.end()
                     self.storage.release(self.facts.name)
                     if mirror is not None:
-                        mirror.finish("KILLED", min(2.0, _PATIENCE_S))
+                        mirror.finish("KILLED", min(2.0, mirroring.PATIENCE_S))
                     raise
                 finally:
                     if mirror is not None:
@@ -183,7 +177,7 @@ class Run:
         return outcome
 
     def _open_mirror(self) -> Mirror:
-        return open_mirror(self.home, self.storage, self.facts, self.display)
+        return mirroring.open_mirror(self.home, self.storage, self.facts, self.display)
 
     def deadline(self, timeout_s: float | None) -> float | None:
         """When a run that begins now must train no more, as `time.monotonic()`; None is no limit.
@@ -318,7 +312,7 @@ class Run:
         """
         mirror.register(export.winner)
         rounds, last = 0, -1
-        while not (is_done := mirror.finish("FINISHED", _PATIENCE_S)):
+        while not (is_done := mirror.finish("FINISHED", mirroring.PATIENCE_S)):
             rounds = 0 if mirror.pending != last else rounds + 1
             last = mirror.pending
             # A server of ours that is starting, and a registration, may take longer than a trial that is written.
@@ -357,47 +351,3 @@ class Run:
             environment=self.trainer.environment | (git_commit() if self.ways.is_kept else {}),
             created_at=time.time(),
         )
-
-
-def open_mirror(
-    home: Home, storage: Ledger, facts: StudyFacts, display: Display, *, is_thorough: bool = False
-) -> Mirror:
-    """A mirror of one study: at the address that the user names, or at the home's own server, started if need be.
-
-    Args:
-        home: Of the study.
-        storage: Holds the study.
-        facts: Of the study.
-        display: Is told where the server listens if its usual port is taken.
-        is_thorough: Compare runs that are marked as whole with their records too.
-    """
-
-    def read(numbers: Sequence[int]) -> list[TrialRecord]:
-        return storage.records(facts.name, numbers, has_curves=True)
-
-    own = ReportProcess(home, facts.name)
-    return Mirror(lambda: open_store(home, display.note), facts, read, is_thorough=is_thorough, report=own)
-
-
-def bring_in_line(home: Home, storage: Storage, facts: StudyFacts, display: Display) -> str:
-    """Mirror whatever MLflow lacks or shows wrongly of a study, whose lock the caller holds; returns its page.
-
-    Raises:
-        UserError: The tracking server does not answer, or refuses a trial.
-    """
-    mirror = open_mirror(home, storage, facts, display, is_thorough=True)
-    mirror.start()
-    try:
-        mirror.put([t.number for t in storage.records(facts.name) if t.state in FINISHED_STATES])
-        if (won := storage.winner(facts.name)) is not None and Path(won[0].export_dir).is_dir():
-            mirror.register(won[0])
-        mirror.report()
-        while not mirror.finish("FINISHED", _PATIENCE_S):
-            if mirror.error is not None:
-                raise UserError(f"the tracking server must answer and does not: {mirror.error}")
-            display.note(f"{mirror.pending} trials to go")
-        assert mirror.address is not None and mirror.experiment_id is not None  # it is complete
-        storage.store_mirror(facts.name, mirror.address, mirror.experiment_id)
-    finally:
-        mirror.close()
-    return study_page(mirror.address, mirror.experiment_id)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from studies import runner, server
+from studies import mirroring, server
 from studies.home import Home
 from studies.records import COMPLETE, EpochDone, EpochRecord, Objective, StudyFacts, TrialRecord
 from studies.runner import Run
@@ -87,7 +87,7 @@ SMALL_SPEC: dict[str, object] = {
 def hurried() -> Iterator[None]:
     """Nobody waits five seconds for a tracking server that is known not to be there."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "_PATIENCE_S", 0.2)
+        patch.setattr(mirroring, "PATIENCE_S", 0.2)
         yield
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from studies import runner
+from studies import mirroring
 from studies.home import Home
 from studies.records import EpochDone, TrialRecord
 from studies.runner import Run
@@ -18,7 +18,7 @@ from tests.studies.conftest import NOBODY, Lines
 
 def live(root: str, url: str, spec: dict[str, Any], kill_at: tuple[int, int] | None) -> None:
     """Run a study, to its end or to its death."""
-    runner._PATIENCE_S = 0.1
+    mirroring.PATIENCE_S = 0.1
     display = Lines()
 
     def kill(event: EpochDone) -> None:

@@ -17,9 +17,10 @@ from studies.doctor import examine
 from studies.errors import StudiesError, UserError
 from studies.findings import Diagnosis
 from studies.home import Home, drive
+from studies.mirroring import bring_in_line
 from studies.records import TrialRecord
 from studies.repair import repair
-from studies.runner import Run, bring_in_line
+from studies.runner import Run
 from studies.sampler import ask_cohort
 from studies.space import distributions
 from studies.spec import spec_from_dict

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from studies import runner
+from studies import mirroring
 from tests.postgres import Cluster, cluster, required_binaries
 from tests.torture.forms import FORM
 from tests.torture.summary import as_table, keep, rows
@@ -20,7 +20,7 @@ def own_cluster() -> Iterator[Cluster]:
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests of studies hurry where no server is; here one comes back."""
-    monkeypatch.setattr(runner, "_PATIENCE_S", 5.0)
+    monkeypatch.setattr(mirroring, "PATIENCE_S", 5.0)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -17,8 +17,9 @@ from studies import server, tracking
 from studies.doctor import examine
 from studies.errors import UserError
 from studies.home import Home
+from studies.mirroring import bring_in_line
 from studies.records import FINISHED_STATES, EpochDone, StudyFacts
-from studies.runner import Run, bring_in_line
+from studies.runner import Run
 from studies.spec import spec_from_dict
 from studies.storage import Storage
 from tests.studies.conftest import Lines

@@ -20,8 +20,8 @@ import pytest
 from studies import server
 from studies.doctor import examine
 from studies.home import Home
+from studies.mirroring import bring_in_line
 from studies.records import FINISHED_STATES, RUNNING, TrialRecord
-from studies.runner import bring_in_line
 from studies.storage import Storage
 from tests.conftest import studies_environment
 from tests.postgres import Cluster

@@ -1,0 +1,61 @@
+"""A study's mirror: opened beside its training, and brought in line afterwards."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from studies.display import Display, study_page
+from studies.errors import UserError
+from studies.home import Home
+from studies.ledger import Ledger
+from studies.records import FINISHED_STATES, StudyFacts, TrialRecord
+from studies.report_process import ReportProcess
+from studies.storage import Storage
+from studies.stores import open_store
+from studies.tracking import Mirror
+
+PATIENCE_S = 5.0
+"""How long the end of a run waits for a tracking server that does not answer."""
+
+
+def open_mirror(
+    home: Home, storage: Ledger, facts: StudyFacts, display: Display, *, is_thorough: bool = False
+) -> Mirror:
+    """A mirror of one study: at the address that the user names, or at the home's own server, started if need be.
+
+    Args:
+        home: Of the study.
+        storage: Holds the study.
+        facts: Of the study.
+        display: Is told where the server listens if its usual port is taken.
+        is_thorough: Compare runs that are marked as whole with their records too.
+    """
+
+    def read(numbers: Sequence[int]) -> list[TrialRecord]:
+        return storage.records(facts.name, numbers, has_curves=True)
+
+    own = ReportProcess(home, facts.name)
+    return Mirror(lambda: open_store(home, display.note), facts, read, is_thorough=is_thorough, report=own)
+
+
+def bring_in_line(home: Home, storage: Storage, facts: StudyFacts, display: Display) -> str:
+    """Mirror whatever MLflow lacks or shows wrongly of a study, whose lock the caller holds; returns its page.
+
+    Raises:
+        UserError: The tracking server does not answer, or refuses a trial.
+    """
+    mirror = open_mirror(home, storage, facts, display, is_thorough=True)
+    mirror.start()
+    try:
+        mirror.put([t.number for t in storage.records(facts.name) if t.state in FINISHED_STATES])
+        if (won := storage.winner(facts.name)) is not None and Path(won[0].export_dir).is_dir():
+            mirror.register(won[0])
+        mirror.report()
+        while not mirror.finish("FINISHED", PATIENCE_S):
+            if mirror.error is not None:
+                raise UserError(f"the tracking server must answer and does not: {mirror.error}")
+            display.note(f"{mirror.pending} trials to go")
+        assert mirror.address is not None and mirror.experiment_id is not None  # it is complete
+        storage.store_mirror(facts.name, mirror.address, mirror.experiment_id)
+    finally:
+        mirror.close()
+    return study_page(mirror.address, mirror.experiment_id)
