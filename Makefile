@@ -26,10 +26,10 @@ study: $(READY) ## run a study: make study SPEC=wine TRIALS=50
 	$(BIN)/studies run $(SPEC) $(if $(TRIALS),--trials $(TRIALS))
 
 test: $(READY) ## all tests that need no GPU
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 test-fast: $(READY) ## tests without a server or a whole study
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n auto --dist loadfile -m "not slow"
 
 torture: $(READY) ## kill everything N times: make torture N=2000 RECORD=1 (SEED=... to repeat)
 	TORTURE_N=$(or $(N),100) TORTURE_SEED=$(SEED) $(BIN)/pytest tests/torture
