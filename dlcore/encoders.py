@@ -236,14 +236,18 @@ def refit_encoder(encoder: Encoder, column: Column, y: FloatArray, config: Prepr
             return replace(fitted, has_indicator=encoder.has_indicator)
 
 
+_ROUNDING = 1e-12
+"""Parts of dates that vary by less do not vary: the sine of half a day is 1e-16, a second moves it by 2.6e-9 or more."""
+
+
 def _fit_date(column: Column, fill: float, has_indicator: bool, parts: tuple[str, ...] | None = None) -> DateEncoder:
     """With these parts; None is those that vary."""
     seconds = clip_dates(np.where(column.is_missing, fill, column.values))
     values = {part: function(seconds, fill) for part, function in PARTS.items()}
     if parts is None:
-        parts = tuple(part for part, v in values.items() if v.min() < v.max()) or ("days",)
+        parts = tuple(part for part, v in values.items() if v.max() - v.min() > _ROUNDING) or ("days",)
     fitted = [fit_standard(values[part]) for part in parts]
-    mean, scale = tuple(f.mean for f in fitted), tuple(f.scale for f in fitted)
+    mean, scale = tuple(f.mean for f in fitted), tuple(f.scale if f.scale > _ROUNDING else 1.0 for f in fitted)
     return DateEncoder(column.name, column.kind, fill, parts, mean, scale, has_indicator)
 
 

@@ -63,6 +63,9 @@ def outputs_of(task: Task, probabilities: Tensor) -> Tensor:
 def evaluate_outputs(task: Task, outputs: Tensor, y: Tensor) -> dict[str, float]:
     """Loss and every metric of outputs (N, C) of whatever model; see `evaluate`."""
     y = y.to(outputs.dtype) if y.is_floating_point() else y
-    measured = {"loss": task.loss(outputs, y), **task.metrics(metrics_of(task.name), outputs, y)}
+    # In float32 the probabilities of a sure network are 0 and 1, and equal: ranks among them would be lost.
+    wide = outputs.to(widest_dtype(outputs.device))
+    of_metrics = task.metrics(metrics_of(task.name), wide, y.to(wide.dtype) if y.is_floating_point() else y)
+    measured = {"loss": task.loss(outputs, y), **of_metrics}
     numbers: list[float] = torch.stack(list(measured.values())).tolist()
     return dict(zip(measured, numbers, strict=True))

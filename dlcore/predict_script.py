@@ -14,6 +14,7 @@ _HEAD = '''\
 import csv
 import hashlib
 import json
+import os
 %(imports)simport sys
 %(more_imports)sfrom itertools import islice
 from pathlib import Path
@@ -86,13 +87,20 @@ def answer(rows):
     return dict(zip(MODEL["outputs"], SESSION.run(list(MODEL["outputs"].values()), inputs)))
 
 
+def guarded(value):
+    """A text that no spreadsheet takes for a formula."""
+    return "'" + value if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
+
+
 def main(path):
     """Write the answers of a file's rows, in their order."""
     with open(path, newline="", encoding="utf-8-sig") as file:
         separator = max(",;\\t|", key=file.readline().count)
         file.seek(0)
         lines = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
-        header = [name.strip() for name in next(lines)]
+        header = [name.strip() for name in next(lines, [])]
+        if len(set(header)) < len(header):
+            sys.exit(f"{path} must have each column once; got {header}")
         if missing := [c["name"] for c in MODEL["columns"] if c["name"] not in header]:
             sys.exit(f"{path} must have the columns of the training; missing: {missing}")
         rows = (dict(zip(header, cells, strict=True)) for cells in lines if len(cells) > 1 or "".join(cells).strip())
@@ -100,13 +108,19 @@ def main(path):
         out.writerow(MODEL["outputs"])
         try:
             while some := list(islice(rows, 10_000)):
-                out.writerows(zip(*(values.tolist() for values in answer(some).values())))
+                out.writerows(zip(*(map(guarded, values.tolist()) for values in answer(some).values())))
         except (ValueError, csv.Error) as error:
             sys.exit(f"{path}, up to line {lines.line_num}: {error}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1]) if len(sys.argv) == 2 else sys.exit(__doc__)
+    sys.stdout.reconfigure(encoding="utf-8")
+    try:
+        main(sys.argv[1]) if len(sys.argv) == 2 else sys.exit(__doc__)
+    except BrokenPipeError:  # whoever read the answers has enough
+        os._exit(141)
+    except (OSError, UnicodeError) as error:
+        sys.exit(f"{sys.argv[1]} must be a CSV file in UTF-8: {error}")
 '''
 
 _ORDERS = {

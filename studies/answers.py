@@ -8,7 +8,7 @@ import gzip
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
@@ -117,7 +117,8 @@ def csv_cells(column: Any, separator: str, *, name: str = "") -> Any:
             f"a column of a CSV file must hold numbers, dates or text; {name!r} holds {column.type}: "
             "give --out a name that ends with .parquet"
         ) from None
-    if not is_text and not pa.types.is_dictionary(column.type) and not pa.types.is_large_string(column.type):
+    kind = pa.types
+    if kind.is_integer(column.type) or kind.is_floating(column.type) or kind.is_boolean(column.type):
         return texts
     is_special = pc.match_substring_regex(texts, f'["\\r\\n{separator}]')
     if not pc.any(is_special).as_py():
@@ -158,9 +159,12 @@ def whole_file(out: Path | None) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
+    if not out.name or (out.exists() and not out.is_file()):
+        raise UserError(f"--out must name a file, not a folder, a pipe or a device; got {str(out)!r}")
+    out = out.resolve()  # a link stays, and what it leads to is written
     draft = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        with draft.open("wb") as file:
+        with draft.open("xb") as file:
             if out.suffix.lower() == ".gz":
                 with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed:
                     yield cast(BinaryIO, packed)
@@ -169,7 +173,10 @@ def whole_file(out: Path | None) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(out)
+    except gzip.BadGzipFile:  # of what is read
+        raise
     except OSError as error:
         raise UserError(f"{out} must be a file that can be written; {error.strerror or error}") from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)

@@ -36,7 +36,7 @@ def run(
         int | None, typer.Option(min=1, max=1_000_000, help="Total number of trials; raises the budget.")
     ] = None,
     timeout: Annotated[float | None, typer.Option(min=0, help="Seconds after which this run trains no more.")] = None,
-    data: Annotated[Path | None, typer.Option(help="A CSV file, in place of a spec.")] = None,
+    data: Annotated[str | None, typer.Option(help="A CSV or Parquet file or openml:ID, in place of a spec.")] = None,
     target: Annotated[str | None, typer.Option(help="Its target column.")] = None,
     workers: Annotated[
         int, typer.Option(min=1, max=256, help="Processes that train, a cohort each; they share the cores.")

@@ -27,7 +27,7 @@ class Request:
     spec: str | None
     trials: int | None
     timeout_s: float | None
-    data: Path | None
+    data: str | None
     target: str | None
     workers: int = 1
     form: str = "auto"
@@ -102,8 +102,10 @@ def _find(request: Request, storage: Storage) -> StudySpec:
             raise UserError("give a spec or --data, not both")
         if request.target is None:
             raise UserError("--data needs --target, the name of the column to predict")
-        data = {"path": str(request.data.absolute()), "target": request.target}
-        return spec_from_dict({"study": request.data.stem, "data": data}, str(request.data))
+        is_openml = request.data.startswith("openml:")
+        where = {"source": request.data} if is_openml else {"path": str(Path(request.data).absolute())}
+        name = request.data.replace(":", "-") if is_openml else Path(request.data).stem
+        return spec_from_dict({"study": name, "data": where | {"target": request.target}}, request.data)
     if request.spec is None:
         raise UserError(
             f"give a spec: one of {', '.join(bundled())}, a TOML file, a stored study, or --data and --target"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from studies import finals
-from studies.fit import OVERFITS, UNDERFITS, UNFINISHED, Fit, guessing_loss, read_curve
+from studies.fit import OVERFITS, UNDERFITS, UNFINISHED, Fit, guessing_loss, not_compared, read_curve
 from studies.hyperparameters import RULES, Range, is_searched
 from studies.ranking import rank_correlation, ranking
 from studies.records import COMPLETE, FAIL, FINISHED_STATES, PRUNED, Interval, StudyFacts, TrialRecord, Winner
@@ -21,6 +21,8 @@ _FEW = 20
 _TOP = 5
 _EDGE = 0.1
 """Share of a range, by its scale, that counts as its end."""
+_BENDS = ("class_weights", "label_smoothing", "mixup", "noise")
+"""Hyperparameters that make the training's loss another one than val's."""
 _DIVERGED = 0.15
 """Share of all trials from which on divergence is worth a word."""
 
@@ -81,8 +83,12 @@ def advise(facts: StudyFacts, trials: Sequence[TrialRecord], winner: Winner | No
 
 def fit_of(facts: StudyFacts, trial: TrialRecord) -> Fit:
     """How one trial's network took to its rows; the trial needs its curve."""
-    epochs = facts.spec.get("training", {}).get("epochs")  # type: ignore[attr-defined]
-    guessing = guessing_loss(facts.task, facts.n_outputs)
+    training = facts.spec.get("training", {})
+    epochs, guessing = training.get("epochs"), guessing_loss(facts.task, facts.n_outputs)  # type: ignore[attr-defined]
+    # Weighted, smoothed or mixed: then train's loss is of another kind than val's.
+    bent = [n for n in _BENDS if trial.hyperparameters.get(n, training.get(n)) not in (None, 0, 0.0, "none")]  # type: ignore[attr-defined]
+    if bent and trial.curve:
+        return not_compared(trial.curve, bent, trial.best_epoch)
     return read_curve(trial.curve, guessing, epochs=epochs, best_epoch=trial.best_epoch)
 
 
@@ -98,10 +104,10 @@ def gap_lines(facts: StudyFacts, trial: TrialRecord, winner: Winner | None) -> l
     both = f"{objective.metric} {_said(val)} on val and {_said(test)} on test"
     if val.low == val.high or (val.low <= test.high and test.low <= val.high):
         verdict = "they agree" if val.low < val.high else f"they differ by {abs(test.mean - val.mean):.4f}"
-    elif objective.is_better(val.mean, test.mean):
-        verdict = "val flatters: the study chose by it, and test is worse"
     else:
-        verdict = "test is kinder than val; its rows are easier by chance"
+        # Not more: val's interval does not know of other rows, so that chance alone often parts the two.
+        way = "worse" if objective.is_better(val.mean, test.mean) else "better"
+        verdict = f"test is {way} by {abs(test.mean - val.mean):.4f}; the study chose by val"
     return [*lines, f"val to test: {verdict}: {both}"]
 
 

@@ -294,6 +294,7 @@ def _(p: Residuals, axes: Axes) -> None:
     for level, label in ((-most, None), (most, "nine in ten lie between")):
         axes.axhline(level, color=ORANGE, ls="--", lw=1.2, label=label)
     name = p.answers.targets[p.target]
+    axes.xaxis.set_major_locator(MaxNLocator(5))  # numbers of many digits would run into each other
     axes.set_xlabel(f"predicted {short(name, 30)}")
     axes.set_ylabel("prediction − truth")
     legend(axes)

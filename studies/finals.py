@@ -58,7 +58,19 @@ def interval(values: Sequence[float]) -> Interval:
 
 def intervals(measured: Sequence[Measured]) -> dict[str, Interval]:
     """The interval of each metric over the fresh seeds."""
+    return {name: _possible(name, own) for name, own in _plain_intervals(measured).items()}
+
+
+def _plain_intervals(measured: Sequence[Measured]) -> dict[str, Interval]:
+    """As Student's t gives them, whatever the metric can be."""
     return {name: interval([m[name] for m in measured]) for name in (measured[0] if measured else ())}
+
+
+def _possible(name: str, own: Interval) -> Interval:
+    """An interval without what the metric can never be."""
+    low = -math.inf if name == "r2" else 0.0
+    high = 1.0 if name in ("accuracy", "balanced_accuracy", "f1", "roc_auc", "r2") else math.inf
+    return Interval(own.mean, max(own.low, low), min(own.high, high))
 
 
 def over_rows(measured: Sequence[Measured], spreads: Mapping[str, Spread]) -> dict[str, Interval]:
@@ -68,12 +80,16 @@ def over_rows(measured: Sequence[Measured], spreads: Mapping[str, Spread]) -> di
         measured: On test, one per fresh seed.
         spreads: Metric -> where its mean over these seeds goes with other rows.
     """
-    return {name: _widened(over_seeds, spreads[name]) for name, over_seeds in intervals(measured).items()}
+    return {name: _possible(name, own) for name, own in _over_rows(measured, spreads).items()}
+
+
+def _over_rows(measured: Sequence[Measured], spreads: Mapping[str, Spread]) -> dict[str, Interval]:
+    return {name: _widened(over_seeds, spreads[name]) for name, over_seeds in _plain_intervals(measured).items()}
 
 
 def leads(measured: Sequence[Measured], rival: Rival, spreads: Mapping[str, Spread]) -> dict[str, Interval]:
     """The winner's value minus a rival's, by metric, over seeds and rows; arguments as in `over_rows`."""
-    return over_rows([{name: value - rival.test[name] for name, value in m.items()} for m in measured], spreads)
+    return _over_rows([{name: value - rival.test[name] for name, value in m.items()} for m in measured], spreads)
 
 
 def _widened(over_seeds: Interval, spread: Spread) -> Interval:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from studies.records import EpochRecord
 
 FITS, OVERFITS, UNDERFITS, UNFINISHED, DIVERGED = "fits", "overfits", "underfits", "unfinished", "diverged"
-KINDS = (FITS, OVERFITS, UNDERFITS, UNFINISHED, DIVERGED)
+NOT_COMPARED = "not compared"
+KINDS = (FITS, OVERFITS, UNDERFITS, UNFINISHED, DIVERGED, NOT_COMPARED)
 
 _WIDE_GAP = 0.1
 """Of guessing's loss: val may be so much above train before a network is said to overfit."""
@@ -69,6 +70,23 @@ def read_curve(
     if _is_falling(finite, guessing) and best.epoch > _LATE * (epochs or last.epoch):
         return Fit(UNFINISHED, f"is not done: {losses}, and val was still falling", gap, best.epoch)
     return Fit(FITS, f"fits: {losses}{after} (guessing has {guessing:.3g})", gap, best.epoch)
+
+
+def not_compared(curve: Sequence[EpochRecord], names: Sequence[str], best_epoch: int | None) -> Fit:
+    """What is said of a curve, not empty, whose loss on train is another one than its loss on val.
+
+    Args:
+        curve: From epoch 1.
+        names: Of the hyperparameters that make it another one.
+        best_epoch: The one whose weights are kept; None is that of the lowest val loss.
+    """
+    lowest = min(curve, key=lambda e: e.val_loss if math.isfinite(e.val_loss) else math.inf)
+    best = next((e for e in curve if e.epoch == best_epoch), lowest)
+    text = (
+        f"not compared: loss {best.val_loss:.3g} on val at epoch {best.epoch}; with {' and '.join(names)} "
+        "the loss on train is another one"
+    )
+    return Fit(NOT_COMPARED, text, math.nan, best.epoch)
 
 
 def _is_falling(curve: Sequence[EpochRecord], guessing: float) -> bool:

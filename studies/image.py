@@ -36,6 +36,8 @@ def write_image(export_dir: Path, folder: Path) -> None:
     Raises:
         UserError: It holds something, or cannot be written.
     """
+    if folder.resolve().is_relative_to(export_dir.resolve()):
+        raise UserError(f"--dockerfile must name a folder outside of {export_dir}; got {folder}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):

@@ -232,7 +232,8 @@ class Networks:
             trained = train_rivals(self.splits, self._spec.seed)
             others += [(Rival(r.name, r.metrics["val"], r.metrics["test"], r.remark), r.on_test) for r in trained]
         rivals, spreads = [rival for rival, _ in others], {}
-        if won:
+        # Rows of a group belong together: drawn one by one they would promise far too much.
+        if won and self._spec.data.split.group is None:
             alone, beside = compare(task, answers, [outputs for _, outputs in others], y, self._spec.seed)
             spreads = over_rows(winner, alone)
             rivals = [replace(r, lead=leads(winner, r, own)) for r, own in zip(rivals, beside, strict=True)]

@@ -44,9 +44,9 @@ def headline(material: Material) -> str:
         assert best is not None and best.value is not None
         return f"{material.facts.name}: so far the best {metric} on val is {number(best.value)} (trial {best.number})"
     winner = material.winner
-    over_seeds = finals.intervals(winner.final.test).get(metric) if winner.final is not None else None
-    if over_seeds is not None:
-        reached = f"{metric} {finals.of(over_seeds)} on test"
+    on_test = finals.on_test(winner.final).get(metric) if winner.final is not None else None
+    if on_test is not None:
+        reached = f"{metric} {finals.of(on_test)} on test"
     elif metric in winner.test_metrics:
         reached = f"{metric} {winner.test_metrics[metric]:.4f} on test"
     else:
@@ -67,19 +67,12 @@ def winner_text(material: Material) -> str:
     if final is None:
         return text
     if final.finalists and final.test:
-        val, test = (
-            (
-                finals.intervals(m)[objective.metric]
-                for m in (final.finalists[0].val, final.test)
-                if objective.metric in m[0]
-            )
-            if objective.metric in final.test[0]
-            else (None, None)
-        )
+        val = finals.intervals(final.finalists[0].val).get(objective.metric)
+        test, over = finals.on_test(final).get(objective.metric), "seeds and rows" if final.over_rows else "seeds"
         if val is not None and test is not None:
             text += (
-                f" Trained on {len(final.test)} fresh seeds it comes to {objective.metric} {finals.of(val)} on val and "
-                f"{finals.of(test)} on test (mean, 95 %)."
+                f" Trained on {len(final.test)} fresh seeds it comes to {objective.metric} {finals.of(val)} on val "
+                f"(mean, 95 % over seeds) and {finals.of(test)} on test (95 % over {over})."
             )
     if finals.others(final) and objective.metric in winner.test_metrics:
         text += f" On test: {finals.table(winner, objective)}."

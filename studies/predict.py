@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -129,7 +129,9 @@ def _answer(model: ExportedModel, rows: CsvRows | ParquetRows, stream: BinaryIO,
         block = parse(piece, wanted)
         inputs, faults = reader.read(_of_features(block, model))
         faults = [*block.faults, *_without(block.faults, faults)]
-        answers = _arrays(_in_slices(model, inputs, len(block.lines)), sorted({fault.row for fault in faults}))
+        found = _in_slices(model, inputs, len(block.lines))
+        faults += _without(faults, _unanswered(found))
+        answers = _arrays(found, sorted({fault.row for fault in faults}))
         return RowBlock(block.lines, {}, None), faults, sink.render(block, answers)
 
     with _sink(stream, rows, names, no_answers, reader if not to_parquet else None) as sink:
@@ -137,6 +139,14 @@ def _answer(model: ExportedModel, rows: CsvRows | ParquetRows, stream: BinaryIO,
             sink.write(rendered)
             outcome.add(block, faults)
     return outcome
+
+
+def _unanswered(found: Mapping[str, Any]) -> list[Fault]:
+    """Rows to which the network has no answer: their numbers are beyond what it calculates with."""
+    known = [np.isfinite(values) for values in found.values() if values.dtype.kind == "f"]
+    rows = np.flatnonzero(~np.logical_and.reduce(known)) if known else ()
+    words = "numbers must be small enough for the network to have an answer", "has larger ones"
+    return [Fault(int(row), *words) for row in rows]
 
 
 @contextmanager

@@ -68,6 +68,8 @@ _CLASSES: tuple[tuple[str, str, Numbers], ...] = (
     ("calibration", "How sure the winner is, and how right", pictures.calibration),
 )
 _VALUES: tuple[tuple[str, str, Numbers], ...] = (("residuals", "By how much the winner misses", pictures.residuals),)
+_NAMES = tuple(name for name, *_ in (*_SEARCH, _OBJECTIVES, *_CLASSES, *_VALUES))
+"""All pictures that a report may have."""
 
 
 def write_report(home: Home, study: str, folder: Path | None) -> Path:
@@ -186,8 +188,8 @@ def _rivals(own: Material) -> list[tuple[str, str]]:
     winner, metric = own.winner, own.objective.metric
     if winner is None or winner.final is None or metric not in winner.test_metrics:
         return []
-    over_seeds = finals.intervals(winner.final.test).get(metric)
-    network = f"{winner.test_metrics[metric]:.4f}" if over_seeds is None else finals.of(over_seeds)
+    measured = finals.on_test(winner.final).get(metric)
+    network = f"{winner.test_metrics[metric]:.4f}" if measured is None else finals.of(measured)
     return [("network", network), *((r.name, f"{r.test[metric]:.4f}") for r in finals.others(winner.final))]
 
 
@@ -196,8 +198,18 @@ def _check(target: Path) -> None:
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise UserError(f"{target} must be a folder, or not there; it is something else")
     found = {path.name for path in target.iterdir()} if target.is_dir() else set()
-    if found and PAGE not in found:
+    is_ours = found <= {PAGE, STORY, FOLDER} and _is_ours(target / PAGE) and not (target / FOLDER).is_symlink()
+    if found and not is_ours:
         raise UserError(f"{target} must be empty, not there, or an earlier report; it holds other files")
+
+
+def _is_ours(page: Path) -> bool:
+    """Whether a file is a report that was written before."""
+    try:
+        with page.open("rb") as file:
+            return b'content="studies report"' in file.read(1_000)
+    except OSError:
+        return False
 
 
 def _write(target: Path, files: Mapping[str, bytes]) -> None:
@@ -210,9 +222,9 @@ def _write(target: Path, files: Mapping[str, bytes]) -> None:
                 file.parent.mkdir(exist_ok=True)
                 file.write_bytes(content)
             (target / FOLDER).mkdir(parents=True, exist_ok=True)
-            for old in (target / FOLDER).glob("*.png"):
-                if f"{FOLDER}/{old.name}" not in files:
-                    old.unlink()
+            for name in _NAMES:
+                if f"{FOLDER}/{name}.png" not in files:
+                    (target / FOLDER / f"{name}.png").unlink(missing_ok=True)
             for name in sorted(files, key=lambda name: name == PAGE):
                 shutil.move(Path(scratch) / name, target / name)
     except OSError as error:

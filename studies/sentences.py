@@ -161,7 +161,7 @@ def _(p: Trade) -> str:
 def _(p: Phases) -> str:
     total = sum(p.seconds.values())
     name, most = max(p.seconds.items(), key=lambda item: item[1])
-    text = f"Most of {total:,.1f} seconds went into {name} ({most / total:.0%})"
+    text = f"Of {total:,.1f} seconds most went into {name} ({most / total:.0%})"
     trained = sum(seconds for phase, seconds in p.seconds.items() if phase.startswith("epochs"))
     return f"{text}; the search trained for {trained:,.1f} seconds ({trained / total:.0%})."
 
@@ -186,8 +186,10 @@ def _(p: Calibration) -> str:
     sure = sum(n * confidence for n, confidence, _ in a.calibration) / a.n_rows
     right = sum(n * share for n, _, share in a.calibration) / a.n_rows
     text = f"On {a.n_rows:,} {a.split} rows it is {sure:.1%} sure on average, and right in {right:.1%}"
-    if p.error < 0.02 or abs(sure - right) < 0.01:
+    if p.error < 0.02:
         verdict = "its probabilities can be taken at their word"
+    elif abs(sure - right) < 0.01:
+        verdict = "it is right as often as it says on average, but not at each level of confidence"
     elif sure > right:
         verdict = "it is too sure of itself"
     else:

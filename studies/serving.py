@@ -105,6 +105,8 @@ def answer_rows(model: ExportedModel, rows: list[list[Any]]) -> list[dict[str, A
     """
     columns = {}
     for name, values in zip(model.kinds, zip(*rows, strict=True), strict=True):
+        if any(isinstance(value, str) and any("\ud800" <= sign <= "\udfff" for sign in value) for value in values):
+            raise HTTPException(422, f"column {name!r}: a text must not hold half of a surrogate pair")
         columns[name] = np.array(values, dtype=object)
         is_text = any(isinstance(value, str) for value in values)
         if is_text and model.kinds[name] == "date" and any(isinstance(value, float) for value in values):
@@ -246,7 +248,7 @@ def serve(model: ExportedModel, host: str, port: int, limits: Limits, *, is_publ
             "unencrypted; say --public if that is meant, and put a proxy with TLS before it"
         )
     listening = _listen(host, port)
-    hosts = ["127.0.0.1", "localhost", host] if is_local else ["*"]
+    hosts = ["127.0.0.1", "localhost", f"[{host}]" if ":" in host else host] if is_local else ["*"]
     config = uvicorn.Config(
         build_app(model, limits, hosts),
         log_level="warning",

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from studies.diagnosis import Advice, advise, gap_lines
+from studies.diagnosis import Advice, advise, fit_of, gap_lines
 from studies.records import (
     FAIL,
     PRUNED,
@@ -181,8 +181,8 @@ def test_a_rival_that_is_better_is_named(facts: StudyFacts, make_trial: Make) ->
     ("val", "test", "words"),
     [
         (0.9, 0.89, "val to test: they agree: accuracy 0.9000 ["),
-        (0.9, 0.7, "val to test: val flatters: the study chose by it, and test is worse"),
-        (0.7, 0.9, "val to test: test is kinder than val"),
+        (0.9, 0.7, "val to test: test is worse by 0.2000; the study chose by val: accuracy 0.9000 ["),
+        (0.7, 0.9, "val to test: test is better by 0.2000"),
     ],
 )
 def test_the_gap_from_val_to_test_is_said_in_words(
@@ -206,3 +206,11 @@ def test_less_is_better_where_the_objective_says_so(make_facts: Facts, make_tria
     assert kinds(advise(facts, trials)) == {"settled"}
     trials[28] = replace(trials[28], values=(0.001,))
     assert "budget" in kinds(advise(facts, trials))
+
+
+def test_a_network_that_was_trained_on_another_loss_neither_overfits_nor_underfits(
+    facts: StudyFacts, make_trial: Make
+) -> None:
+    plain = make_trial(5)
+    bent = replace(plain, hyperparameters={**plain.hyperparameters, "label_smoothing": 0.4})
+    assert fit_of(facts, plain).kind != "not compared" == fit_of(facts, bent).kind

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from studies import registry, server
+from studies import mirroring, registry, server
 from studies.doctor import examine
 from studies.errors import StudiesError, UserError
 from studies.findings import Diagnosis
@@ -102,9 +102,11 @@ class Ward:
 
 @pytest.fixture(scope="module", autouse=True)
 def unregistered() -> Iterator[None]:
-    """The registry is tested elsewhere; its client takes seconds to import, in each repair."""
+    """Registration and report are tested elsewhere; each takes a process and seconds, in each repair."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "register_elsewhere", lambda *_args, **_more: None)
+        patch.setattr(registry, "begin", lambda _credentials: None)
+        patch.setattr(registry, "register_elsewhere", lambda *_args, **_more: "")
+        patch.setattr(mirroring, "ReportProcess", lambda *_args: None)
         yield
 
 

@@ -54,3 +54,10 @@ def test_guessing_loses_the_logarithm_of_the_classes_or_the_variance() -> None:
     assert guessing_loss("regression", 3) == 1
     assert guessing_loss("binary", 1) == pytest.approx(math.log(2))
     assert guessing_loss("multiclass", 10) == pytest.approx(math.log(10))
+
+
+def test_a_loss_of_another_kind_is_not_held_against_vals() -> None:
+    curve = [EpochRecord(n, 0.6, 0.3 - 0.01 * n, 0.9, 0.1, 0.0) for n in (1, 2)]
+    found = fit.not_compared(curve, ["label_smoothing"], 2)
+    assert found.kind == fit.NOT_COMPARED and found.kind in fit.KINDS
+    assert "loss 0.28 on val at epoch 2" in found.text and "label_smoothing" in found.text
