@@ -237,7 +237,7 @@ def refit_encoder(encoder: Encoder, column: Column, y: FloatArray, config: Prepr
 
 
 _ROUNDING = 1e-12
-"""Parts of dates that vary by less do not vary: the sine of half a day is 1e-16, a second moves it by 2.6e-9 or more."""
+"""Parts of dates that vary by less do not vary: the sine of half a day is 1e-16, a second moves it by 2.6e-9 up."""
 
 
 def _fit_date(column: Column, fill: float, has_indicator: bool, parts: tuple[str, ...] | None = None) -> DateEncoder:
