@@ -42,12 +42,20 @@ def measured(*values: float) -> list[dict[str, float]]:
 
 def test_rows_and_seeds_widen_an_interval_together() -> None:
     # Over seeds 2 +- 2.4841; rows go 3 down and 4 up: the squares are added.
-    found = finals.over_rows(measured(1.0, 2.0, 3.0), {"accuracy": Spread(-1.0, 6.0)})["accuracy"]
+    found = finals._over_rows(measured(1.0, 2.0, 3.0), {"accuracy": Spread(-1.0, 6.0)})["accuracy"]
     half = 4.302653 / math.sqrt(3)
     wanted = (2.0, 2.0 - math.hypot(half, 3.0), 2.0 + math.hypot(half, 4.0))
     assert (found.mean, found.low, found.high) == pytest.approx(wanted)
     aside = finals.over_rows(measured(0.5, 0.5), {"accuracy": Spread(0.6, 0.7)})["accuracy"]  # a biased metric
     assert aside.low == aside.mean == 0.5 and aside.high == pytest.approx(0.7)
+
+
+def test_an_interval_ends_where_its_metric_does() -> None:
+    sure = finals.over_rows(measured(0.97, 0.99), {"accuracy": Spread(0.9, 1.05)})["accuracy"]
+    assert sure.mean == pytest.approx(0.98) and 0.8 < sure.low < 0.9 and sure.high == 1.0
+    losses = finals.intervals([{"loss": 0.01, "r2": 0.9}, {"loss": 0.2, "r2": 1.0}])
+    assert losses["loss"].low == 0.0 and losses["loss"].high > 0.2
+    assert losses["r2"].high == 1.0 and losses["r2"].low < 0.9
 
 
 def test_a_lead_is_the_winners_value_minus_the_rivals() -> None:
@@ -176,7 +184,7 @@ def test_the_studys_run_shows_means_intervals_and_rivals(winner: Winner) -> None
     assert found["gradient_boosting_test_accuracy"] == 0.5 and found["ensemble_of_4_val_accuracy"] == 0.95
     tags = finals.shown_tags(winner, ACCURACY)
     assert tags["dlcore.winner"] == "4"
-    assert tags["dlcore.finalists"].startswith("trial 4: accuracy 0.8500 [0.2147, 1.4853] on val, 2 seeds; trial 1: ")
+    assert tags["dlcore.finalists"].startswith("trial 4: accuracy 0.8500 [0.2147, 1.0000] on val, 2 seeds; trial 1: ")
 
 
 @pytest.mark.parametrize(
