@@ -22,8 +22,12 @@ def blocks(text: str, block_bytes: int = 40) -> list[RowBlock]:
 
 
 def of_all(found: list[RowBlock]) -> tuple[list[object], ...]:
-    """Cells, own text read again, lines, and rows at fault: of all blocks together."""
-    cells = [row for b in found for row in zip(*(c.to_pylist() for c in b.cells.values()), strict=True)]
+    """Cells, own text read again, lines, and rows at fault: of all blocks together.
+
+    Without the space around cells, which means nothing: `dlcore.rowvalues` takes it away.
+    """
+    columns = [[[cell.strip() for cell in c.to_pylist()] for c in b.cells.values()] for b in found]
+    cells = [row for block in columns for row in zip(*block, strict=True)]
     texts = [io.StringIO(text, newline="") for b in found for text in b.own.to_pylist()]
     own = [tuple(next(csv.reader(text, skipinitialspace=True), [""])) for text in texts]
     lines = [line for b in found for line in b.lines]

@@ -101,7 +101,8 @@ def test_many_values_keep_a_bounded_number_of_knots_and_become_normal() -> None:
 @settings(max_examples=100, deadline=None)
 @given(columns, columns)
 def test_the_curve_is_what_numpy_interpolates(x: np.ndarray, later: np.ndarray) -> None:
-    x, later = np.clip(x, -1e100, 1e100), np.clip(later, -1e100, 1e100)
+    # Between knots that are hardly apart numpy's own slope overflows.
+    x, later = (np.where(np.abs(v) < 1e-290, 0.0, np.clip(v, -1e100, 1e100)) for v in (x, later))
     fitted = fit_quantile_normal(x)
     expected = np.interp(later, fitted.knots, fitted.levels)
     np.testing.assert_allclose(fitted.apply(later), expected, atol=1e-6)
