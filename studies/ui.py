@@ -7,6 +7,7 @@ from studies.errors import UserError
 from studies.home import Home, open_home, without_password
 from studies.storage import Storage
 from studies.stores import existing_store
+from studies.tracking_store import Unreachable
 
 
 def page(study: str | None) -> str:
@@ -16,7 +17,7 @@ def page(study: str | None) -> str:
 
     Raises:
         UserError: There is no such study, or MLflow does not have it.
-        TrackingError: The server does not answer.
+        TrackingError: A study is asked for, and the server does not answer.
     """
     home = open_home()
     if home.tracking_uri is None:
@@ -27,6 +28,10 @@ def page(study: str | None) -> str:
     try:
         names = [study] if study is not None else storage.names()[:1]
         experiment = _experiment(home, storage, names[0]) if names else None
+    except Unreachable:
+        if study is not None:
+            raise
+        experiment = None  # nobody asked for a study: the address is the answer, whether or not it answers now
     finally:
         storage.close()
     if experiment is not None:
