@@ -3,7 +3,7 @@ import pytest
 
 from dlcore.columns import Column
 from dlcore.config import PreprocessConfig
-from dlcore.encoders import CategoryEncoder, Encoder, MeanEncoder, fit_encoder, look_up
+from dlcore.encoders import CategoryEncoder, DateEncoder, Encoder, MeanEncoder, fit_encoder, look_up
 from tests.dlcore.column_tools import texts
 
 NAMES = ("mean target",)
@@ -109,3 +109,9 @@ def test_a_column_of_missing_texts_has_no_input_that_says_nothing() -> None:
     fitted = fit(texts("k", ["", "", ""]))
     assert isinstance(fitted, CategoryEncoder) and fitted.output_names == ()
     assert fitted.encode(texts("k", ["", "a"])).shape == (2, 0)
+
+
+def test_dates_at_midnight_and_noon_have_no_part_that_varies_by_rounding_alone() -> None:
+    fitted = fit(Column("when", "date", 43_200.0 * np.array([0, 1, 2, 5, 8, 11])))
+    assert isinstance(fitted, DateEncoder) and min(fitted.scale) > 1e-9
+    assert "time of day (cosine)" in fitted.parts and "time of day (sine)" not in fitted.parts

@@ -157,3 +157,12 @@ def test_optional_files_are_read_where_the_sums_tell_of_them_and_no_others(tmp_p
     path.write_text(path.read_text() + f"{sha256(b'')}  ../../etc/passwd\n")
     with pytest.raises(ExportError, match=f"{SUMS_FILE} must tell of a, b alone"):
         read_sealed(tmp_path / "out", NEW)
+
+
+def test_somebodys_own_file_of_a_common_name_is_not_replaced(tmp_path):
+    names = dict.fromkeys(("README.md", "predict.py", "model.json", "model.onnx"), b"new")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "README.md").write_bytes(b"mine")
+    with pytest.raises(ExportError, match=r"it holds README\.md"):
+        write_sealed(tmp_path / "out", names)
+    assert (tmp_path / "out" / "README.md").read_bytes() == b"mine"
