@@ -220,7 +220,7 @@ class TrainConfig:
     nesterov: bool = False
     """Nesterov's form of SGD's momentum."""
     weight_decay: float = 0.0
-    """Decay of weights, not of biases: coupled as in torch.optim.SGD, decoupled as in torch.optim.AdamW."""
+    """Decay of weights, not of biases, decoupled: each step takes learning rate times decay of them away."""
     schedule: str = "constant"
     """Name in `SCHEDULES`."""
     warmup_epochs: int = 0

@@ -2,13 +2,15 @@
 
 Own rules rather than `torch.optim`, because a hyperparameter may be a tensor with one value per member of a
 population, shaped so that it broadcasts against stacked parameters: (P, 1, 1) against (P, in, out). With
-plain floats they agree with `torch.optim` (tested). All work in place, on preallocated state.
+plain floats they agree with `torch.optim` (tested; its SGD has no decoupled decay, which the test adds). All work in
+place, on preallocated state.
 
 Not covered: dampening, AMSGrad, sparse gradients, maximisation.
 
 References:
     SGD: torch.optim.SGD's algorithm (dampening 0); momentum as in Sutskever et al., ICML 2013.
-    AdamW: Loshchilov & Hutter, Decoupled Weight Decay Regularization, ICLR 2019, algorithm 2.
+    Weight decay: Loshchilov & Hutter, Decoupled Weight Decay Regularization, ICLR 2019: SGDW (algorithm 1, with
+        the learning rate as its alpha too) and AdamW (algorithm 2).
     Clipping: Pascanu et al., ICML 2013, algorithm 1; torch.nn.utils.clip_grad_norm_'s formula.
 """
 
@@ -38,9 +40,9 @@ def sgd_step(  # noqa: PLR0913 - the symbols of the update rule
     weight_decay: Number | Sequence[Number],
     nesterov: bool,
 ) -> None:
-    """One step of SGD with momentum and coupled weight decay, in place.
+    """One step of SGD with momentum and decoupled weight decay, in place.
 
-    g <- g + decay * w;  v <- momentum * v + g;  w <- w - rate * v  (Nesterov: w - rate * (g + momentum * v))
+    w <- w - rate * decay * w;  v <- momentum * v + g;  w <- w - rate * v  (Nesterov: w - rate * (g + momentum * v))
 
     Args:
         parameters: Tensors w of any shape.
@@ -54,7 +56,7 @@ def sgd_step(  # noqa: PLR0913 - the symbols of the update rule
     decays = _per_parameter(weight_decay, len(parameters))
     for w, g, v, decay in zip(parameters, gradients, momentum_buffers, decays, strict=True):
         if not _is_zero(decay):
-            _add_scaled(g, w, decay)
+            w.mul_(1 - learning_rate * decay)
         v.mul_(momentum).add_(g)
         if nesterov:
             _add_scaled(g, v, momentum)

@@ -39,6 +39,8 @@ def hyperparameters_of(layout: Layout, configs: Sequence[TrainConfig]) -> int:
         spread += 1  # momentum
         is_ahead = any(c.nesterov and c.momentum > 0 for c in configs)
         spread, scratch = spread + 2, scratch * is_ahead
+        if any(c.weight_decay > 0 for c in configs):
+            spread += len({(c.schedule, c.warmup_epochs) for c in configs}) > 1  # rate times decay
     return spread * small + scratch + layout.n_parameters  # and to whom each belongs
 
 
@@ -127,10 +129,8 @@ class Updates:
     def _bind_sgd(self, piece: _Piece) -> Callable[[int], None]:
         """`dlcore.optim.sgd_step`."""
         w, g, v = (t[piece.start : piece.stop] for t in (self._w, self._g, self._states[0]))
-        decayed = max(min(piece.stop, self._layout.n_weights) - piece.start, 0)
-        decay = self._spread([c.weight_decay for c in self._configs], piece, decayed)
         momentum = self._spread([c.momentum for c in self._configs], piece)
-        rate = self._rate_of(piece)
+        rate, decay = self._rate_of(piece), self._decay_of(piece)
         # g + momentum v where Nesterov's form is asked for, else v
         ahead = [c.nesterov and c.momentum > 0 for c in self._configs]
         of_gradient = self._spread([float(is_ahead) for is_ahead in ahead], piece)
@@ -139,13 +139,13 @@ class Updates:
         scratch = torch.empty_like(w) if is_ahead else w
 
         def rule(step: int) -> None:
+            number, factor = rate(step)
             if decay is not None:
-                _add_product(g[:decayed], w[:decayed], decay)
+                decay(w, number, factor)
             if isinstance(momentum, Tensor):
                 torch.addcmul(g, v, momentum, out=v)
             else:
                 torch.add(g, v, alpha=momentum, out=v)
-            number, factor = rate(step)
             if is_ahead:
                 torch.mul(v, of_velocity, out=scratch)
                 _add_product(scratch, g, of_gradient)
@@ -177,6 +177,27 @@ class Updates:
             _add_product(w, scratch, number, factor / (1 - beta1 ** (step + 1)))
 
         return rule
+
+    def _decay_of(self, piece: _Piece) -> Callable[[Tensor, Number, float], None] | None:
+        """w, minus the learning rate as a number and a factor -> w (1 - rate decay), in place, of weights alone."""
+        n = max(min(piece.stop, self._layout.n_weights) - piece.start, 0)
+        decay = self._spread([c.weight_decay for c in self._configs], piece, n)
+        if decay is None:
+            return None
+        if not isinstance(decay, Tensor):
+            plain = decay
+            return lambda w, number, factor: _add_product(w, w, number * plain, factor)
+        spread = decay
+        if self._schedules.is_common:  # the number is the same tensor in each step
+            product = spread.mul_(torch.as_tensor(self._spread([-c.learning_rate for c in self._configs], piece))[:n])
+            return lambda w, number, factor: _add_product(w[:n], w[:n], product, factor)
+        moving = torch.empty_like(spread)
+
+        def shrink(w: Tensor, number: Number, factor: float) -> None:
+            assert isinstance(number, Tensor)
+            _add_product(w[:n], w[:n], torch.mul(number[:n], spread, out=moving), factor)
+
+        return shrink
 
     def _rate_of(self, piece: _Piece) -> Callable[[int], tuple[Number, float]]:
         """Step -> minus the learning rate, as a number and a factor whose product it is."""

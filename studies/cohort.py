@@ -32,6 +32,7 @@ from studies.records import (
     Suggestion,
     TrialRecord,
 )
+from studies.space import decays_sgd
 
 CUT = "the time budget was spent"
 """Reason of a trial that a deadline cut."""
@@ -74,7 +75,12 @@ class Trainer(Networks):
     def environment(self) -> dict[str, str]:
         """Under what this process trains; see `studies.provenance`."""
         capability = torch.backends.cpu.get_cpu_capability()
-        return environment(threads=torch.get_num_threads(), device=self.device_name, capability=capability)
+        return environment(
+            threads=torch.get_num_threads(),
+            device=self.device_name,
+            capability=capability,
+            decays_sgd=decays_sgd(self._spec),
+        )
 
     def check_objectives(self) -> None:
         """Whether every objective can be measured on val, before anything is trained.

@@ -9,6 +9,7 @@ from studies.home import drive, open_home
 from studies.json_lines import JsonDisplay
 from studies.mirroring import bring_in_line
 from studies.overview import study_as_json
+from studies.provenance import changed
 from studies.ranking import pareto_front, ranking
 from studies.records import COMPLETE, FINISHED_STATES
 from studies.replay import replay_cohort, replay_trial
@@ -79,7 +80,9 @@ def replay(study: str, number: int, *, has_cohort: bool) -> bool:
         verdict = replay_cohort(found[0], trials, run.facts, run.trainer)
     else:
         verdict = replay_trial(found[0], run.trainer)
-    display.note(verdict.text)
+    moved = changed(run.facts.environment, run.trainer.environment)
+    is_told = verdict.is_equal or has_cohort or not moved
+    display.note(verdict.text + ("" if is_told else f"; since they were recorded: {', '.join(moved)}"))
     return verdict.is_equal
 
 

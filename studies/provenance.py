@@ -19,19 +19,29 @@ _DECIDES_BITS = (
     "device",
     "dlcore",
     "capability",
+    SGD_DECAY := "weight_decay of SGD",
 )
 """What the bits of a result depend on beside the spec and the data."""
+_BEFORE = {SGD_DECAY: "coupled"}
+"""What held when studies did not yet record it."""
 
 
-def environment(*, threads: int, device: str, capability: str) -> dict[str, str]:
+def environment(*, threads: int, device: str, capability: str, decays_sgd: bool = False) -> dict[str, str]:
     """Versions of what computes, and the machine: all that the last bits of a result depend on.
 
     Args:
         threads: CPU threads of one operation.
         device: Name of the device that trains.
         capability: The CPU's instruction set that torch's kernels use.
+        decays_sgd: Whether the study may train by SGD with weight decay, which older studies did otherwise.
     """
-    return _installed() | {"threads": str(threads), "device": device, "capability": capability}
+    own = {SGD_DECAY: "decoupled"} if decays_sgd else {}
+    return _installed() | {"threads": str(threads), "device": device, "capability": capability} | own
+
+
+def mathematics_changed(recorded: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Whether trials of a study come out otherwise than they were recorded, by more than rounding."""
+    return any(now.get(name, old) != recorded.get(name, old) for name, old in _BEFORE.items())
 
 
 @cache
@@ -43,10 +53,11 @@ def _installed() -> dict[str, str]:
 
 def changed(recorded: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """What differs of those things that the last bits of a result depend on, as "torch 2.12.0 -> 2.13.0"."""
+    was = {
+        name: recorded.get(name, _BEFORE[name] if name in _BEFORE and name in now else None) for name in _DECIDES_BITS
+    }
     return [
-        f"{name} {recorded.get(name, '?')} -> {now.get(name, '?')}"
-        for name in _DECIDES_BITS
-        if recorded.get(name) != now.get(name)
+        f"{name} {was[name] or '?'} -> {now.get(name, '?')}" for name in _DECIDES_BITS if was[name] != now.get(name)
     ]
 
 

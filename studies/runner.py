@@ -20,7 +20,7 @@ from studies.errors import StudiesError, UserError
 from studies.home import Home, drive
 from studies.ledger import Ledger
 from studies.preview import column_table
-from studies.provenance import changed, git_commit
+from studies.provenance import changed, git_commit, mathematics_changed
 from studies.records import FINISHED_STATES, EpochDone, EpochRecord, Objective, StudyFacts, TrialRecord
 from studies.search import Search
 from studies.space import check_smallest
@@ -208,9 +208,14 @@ class Run:
     def _execute(self, mirror: Mirror | None, started: float, deadline: float | None) -> Outcome:
         search = Search(self.storage, self.spec, self.facts, self.trainer.count_parameters)
         if moved := changed(self.facts.environment, self.trainer.environment):
+            is_other = mathematics_changed(self.facts.environment, self.trainer.environment)
             self.display.note(
                 f"warning: the study began under other conditions ({', '.join(moved)}); "
-                "its trials from here on equal those of a study that was never stopped up to rounding"
+                + (
+                    "its trials from here on are trained otherwise than the earlier ones: a new study compares better"
+                    if is_other
+                    else "its trials from here on equal those of a study that was never stopped up to rounding"
+                )
             )
         if search.released:
             numbers = ", ".join(map(str, search.released))

@@ -178,6 +178,14 @@ def widths(hyperparameters: Hyperparameters) -> tuple[int, ...]:
     return tuple(found)
 
 
+def decays_sgd(spec: StudySpec) -> bool:
+    """Whether a trial of the study may be trained by SGD with weight decay."""
+    optimizer, decay = (
+        spec.search_space.get(name, spec.fixed.get(name, 0.0)) for name in ("optimizer", "weight_decay")
+    )
+    return "sgd" in (choices(optimizer) or ()) and choices(decay) != (0.0,)
+
+
 def preprocess(hyperparameters: Hyperparameters) -> str:
     """How the numeric columns of a trial are scaled: a name in `dlcore.config.SCALINGS`."""
     # A trial that was recorded before there was a choice has none.

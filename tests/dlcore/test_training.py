@@ -113,9 +113,7 @@ def test_the_loop_agrees_with_one_written_with_torch_optim(dropout):
 
     model = build_model(model_config, seed=1, dtype=torch.float64)
     weights = [p for p in model.parameters() if p.dim() > 1]
-    biases = [p for p in model.parameters() if p.dim() == 1]
-    groups = [{"params": weights, "weight_decay": 1e-3}, {"params": biases, "weight_decay": 0.0}]
-    optimizer = torch.optim.SGD(groups, lr=0.05, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     steps = math.ceil(len(data.x_train) / 100)
     factors = learning_rate_factors("cosine", 4 * steps, 0).tolist()
     step = 0
@@ -130,6 +128,9 @@ def test_the_loop_agrees_with_one_written_with_torch_optim(dropout):
             loss = torch.nn.functional.cross_entropy(model(data.x_train[rows]), data.y_train[rows])
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            with torch.no_grad():
+                for weight in weights:  # decoupled, which torch.optim.SGD cannot
+                    weight.mul_(1 - 0.05 * factors[step] * 1e-3)
             optimizer.step()
             seen += loss.item() * len(rows)
             step += 1

@@ -18,6 +18,7 @@ from studies.records import Value
 from studies.sampler import asking_study
 from studies.space import (
     check_smallest,
+    decays_sgd,
     distribution,
     distributions,
     grid_points,
@@ -346,3 +347,17 @@ def test_what_is_idle_is_no_part_of_a_trial() -> None:
     grid = '[search]\nsampler = "grid"\n[search_space]\nwidth = [8, 16]'
     spec = parse_spec(f'study = "a"\n[data]\nsource = "sklearn:digits"\n{grid}', "a.toml")
     assert all("class_weights" not in point for point in grid_points(spec))
+
+
+@pytest.mark.parametrize(
+    "space, sections, expected",
+    [
+        ("width = [8, 16]", "", False),
+        ("width = [8, 16]", "[training]\nweight_decay = 0.1", True),
+        ("weight_decay = { low = 0.0, high = 0.1 }", "", True),
+        ('optimizer = "adamw"\nweight_decay = { low = 0.0, high = 0.1 }', "", False),
+        ('optimizer = ["adamw", "sgd"]\nweight_decay = [0.0, 0.1]', "", True),
+    ],
+)
+def test_a_study_knows_whether_sgd_may_decay_its_weights(space: str, sections: str, expected: bool) -> None:
+    assert decays_sgd(spec_of(space, sections)) is expected
