@@ -150,15 +150,25 @@ class Training:
         data, losses = self.data, []
         order = batch_order(self.order_seed, epoch, len(data.x_train)).to(data.x_train.device)
         for rows in torch.split(order, self.train_config.batch_size):
-            set_step(self.model, self._step)
-            mix = self._augmentation.mix(self._step, len(rows))
-            x = self._augmentation.rows(data.x_train[rows], self._step, mix)
-            loss = self._criterion(self._outputs(x), data.y_train[rows], mix)
-            gradients = torch.autograd.grad(loss, self._parameters)
-            self._optimizer.step(gradients, self._learning_rate(self._step))
-            losses.append(loss.detach())
-            self._step += 1
+            losses.append(self.step(rows, self._learning_rate(self._step)))
         return losses
+
+    def step(self, rows: Tensor, learning_rate: float) -> Tensor:
+        """Update the weights once; returns the training loss () before that, still on the device.
+
+        Args:
+            rows: Numbers of the batch's rows of train, (B,), on the device.
+            learning_rate: Of this step.
+        """
+        data = self.data
+        set_step(self.model, self._step)
+        mix = self._augmentation.mix(self._step, len(rows))
+        x = self._augmentation.rows(data.x_train[rows], self._step, mix)
+        loss = self._criterion(self._outputs(x), data.y_train[rows], mix)
+        gradients = torch.autograd.grad(loss, self._parameters)
+        self._optimizer.step(gradients, learning_rate)
+        self._step += 1
+        return loss.detach()
 
     def _outputs(self, x: Tensor) -> Tensor:
         """Outputs (B, C) for a batch (B, F), to be differentiated."""

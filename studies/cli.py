@@ -182,6 +182,17 @@ def report(
     print(reporting.write_report(open_home(), study, to))
 
 
+@app.command("lr-range", epilog="Example: studies lr-range digits")
+def lr_range(
+    spec: Annotated[str, typer.Argument(help="A bundled spec, a TOML file, or a study in the database.")],
+    to: Annotated[Path | None, typer.Option(help="Folder for the picture.")] = None,
+) -> None:
+    """Find between which learning rates a spec's network learns: one training, the rate growing from step to step."""
+    from studies import lr_range as rates
+
+    rates.measure(spec, to)
+
+
 @app.command(epilog="Example: studies ui digits")
 def ui(
     study: Annotated[

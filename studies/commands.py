@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from studies.asked import find_asked
 from studies.display import Display, open_display, winner_lines
-from studies.errors import SpecError, StudyBusy, UserError
+from studies.errors import StudyBusy, UserError
 from studies.home import drive, open_home
 from studies.json_lines import JsonDisplay
 from studies.mirroring import bring_in_line
@@ -14,7 +15,7 @@ from studies.ranking import pareto_front, ranking
 from studies.records import COMPLETE, FINISHED_STATES
 from studies.replay import replay_cohort, replay_trial
 from studies.runner import Outcome, Run
-from studies.spec import StudySpec, bundled, find_spec, load_spec, spec_from_dict
+from studies.spec import StudySpec, spec_from_dict
 from studies.storage import Storage
 from studies.tally import hyperparameters_line
 
@@ -40,7 +41,7 @@ def run(request: Request) -> None:
     display = open_display(request.form)
     home = open_home()
     storage = Storage(home.database_url)
-    spec = _granted(_find(request, storage), request.trials, storage)
+    spec = _granted(find_asked(request.spec, storage, request.data, request.target), request.trials, storage)
     for warning in spec.warnings():
         display.note(f"warning: {warning}")
     study = Run(spec, home, storage, display, n_workers=request.workers)
@@ -96,32 +97,6 @@ def track(study: str) -> None:
             raise StudyBusy(f'study "{study}" is being run, and its driver mirrors it; wait for its end, and try again')
         page = bring_in_line(home, storage, facts, display)
     display.note(f"MLflow is in line with the study database: {page}")
-
-
-def _find(request: Request, storage: Storage) -> StudySpec:
-    """The spec that a request means: a bundled one, a file, a stored one, or one made from a table."""
-    if request.data is not None:
-        if request.spec is not None:
-            raise UserError("give a spec or --data, not both")
-        if request.target is None:
-            raise UserError("--data needs --target, the name of the column to predict")
-        is_openml = request.data.startswith("openml:")
-        where = {"source": request.data} if is_openml else {"path": str(Path(request.data).absolute())}
-        name = request.data.replace(":", "-") if is_openml else Path(request.data).stem
-        return spec_from_dict({"study": name, "data": where | {"target": request.target}}, request.data)
-    if request.spec is None:
-        raise UserError(
-            f"give a spec: one of {', '.join(bundled())}, a TOML file, a stored study, or --data and --target"
-        )
-    path = find_spec(request.spec)
-    if path is not None:
-        return load_spec(path)
-    if (facts := storage.facts(request.spec)) is not None:
-        return spec_from_dict(facts.spec, request.spec)
-    if request.spec.endswith(".toml"):
-        raise SpecError(f"{request.spec}: there is no such file")
-    stored = f"; studies in the database: {', '.join(names)}" if (names := storage.names()) else ""
-    raise SpecError(f'"{request.spec}" must name a spec or a study; bundled specs: {", ".join(bundled())}{stored}')
 
 
 def _granted(spec: StudySpec, trials: int | None, storage: Storage) -> StudySpec:

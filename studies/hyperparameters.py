@@ -230,6 +230,16 @@ def only_value(setting: Setting) -> Value:
     return setting[0] if isinstance(setting, tuple) else setting
 
 
+def middle_value(setting: Setting) -> Value:
+    """The value in the middle of a range, by its scale; the first of a list."""
+    if not isinstance(setting, Range):
+        return only_value(setting)
+    if setting.step is not None:
+        return setting.value(((setting.n_values or 1) - 1) // 2)
+    found = math.sqrt(setting.low * setting.high) if setting.log else (setting.low + setting.high) / 2
+    return round(found) if isinstance(setting.low, int) else found
+
+
 def read_settings(raw: Mapping[str, object]) -> tuple[dict[str, Setting], list[Mistake]]:
     """The `[search_space]` of a spec.
 

@@ -19,9 +19,10 @@ from dlcore.engines import Engine, Group, Limit, Loop, State, form_groups, prepa
 from dlcore.ensemble import Part
 from dlcore.evaluation import evaluate, evaluate_outputs, forward_rows, together
 from dlcore.folds import Folded, development_rows, fold_rows, form_folded_groups, of_folds, refit
-from dlcore.models import build_model, count_parameters
+from dlcore.models import build_model, count_parameters, nudge
 from dlcore.packing import Member
 from dlcore.precision import check_precision
+from dlcore.rate_range import RateRange, measure_rates
 from dlcore.resampling import compare
 from dlcore.rivals import train_rivals
 from dlcore.rows import Rows, TensorData
@@ -139,7 +140,7 @@ class Networks:
 
         Args:
             record: With its curve.
-            is_moved: Start from initial weights that are one unit in the last place larger: how far the curve goes
+            is_moved: Start from initial weights that are moved by one unit in the last place: how far the curve goes
                 astray then is what rounding alone can do to it.
 
         Returns:
@@ -150,10 +151,18 @@ class Networks:
         loop = Loop(of_folds([member], self._folds), table, order_seed=self._order_seed)
         engine: Engine = Folded([member], loop) if self._folds else loop
         if is_moved:
-            with torch.no_grad():
-                for weights in (w for training in loop.states for w in training.model.parameters()):
-                    weights.copy_(torch.nextafter(weights, torch.full_like(weights, torch.inf)))
+            for training in loop.states:
+                nudge(training.model)
         return tuple(epoch for _, epoch in engine.advance(len(record.curve)))
+
+    def measure_rates(self, hyperparameters: Mapping[str, Value]) -> RateRange:
+        """The learning-rate range test of a network of these hyperparameters; with folds on the rows of the first."""
+        own = dict(hyperparameters)
+        table = self._tables[preprocess(own)]
+        data = self._folds[0].of(table) if self._folds else table
+        config = train_config(self._spec, own, self._objectives[0].metric)
+        seeds = derive_seed(self._spec.seed, "rate range"), self._order_seed
+        return measure_rates(self._model_config(own), config, data, seeds)
 
     def train_fresh(
         self, suggestions: Sequence[Suggestion], n_seeds: int, watch: Callable[[int], None]

@@ -2,7 +2,7 @@
 
 Alone, with the reference loop, a curve may differ in its last bits, since sums are ordered otherwise in a population.
 Training amplifies last bits, at large learning rates without bound. So the loop is held against itself with initial
-weights that are one unit in the last place larger; agreement is asked for as long as that changes next to nothing.
+weights that are moved by one unit in the last place; agreement is asked for as long as that changes next to nothing.
 With its whole cohort, on the machine and versions of the record, every bit must come out again.
 """
 

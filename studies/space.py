@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from dlcore.config import ModelConfig, TrainConfig
 from studies.errors import SpecError
-from studies.hyperparameters import RULES, Range, Setting, choices, fixed_learning_rate
+from studies.hyperparameters import RULES, Range, Setting, choices, fixed_learning_rate, middle_value
 from studies.records import Value
 from studies.spec import StudySpec
 
@@ -176,6 +176,19 @@ def widths(hyperparameters: Hyperparameters) -> tuple[int, ...]:
         found.append(width)
         width = max(1, round(width * funnel))
     return tuple(found)
+
+
+def middle(spec: StudySpec) -> dict[str, Value]:
+    """One configuration in the middle of the search space: of a range its middle, by its scale; of a list the first."""
+    fixed, chosen = spec.fixed, dict[str, Value]()
+    for name in RULES:
+        if not _applies(name, chosen):
+            continue
+        if name in spec.searched:
+            chosen[name] = middle_value(spec.searched[name])
+        elif name in fixed or RULES[name].idle is None:
+            chosen[name] = fixed[name] if name in fixed else fixed_learning_rate(chosen["optimizer"])
+    return chosen
 
 
 def decays_sgd(spec: StudySpec) -> bool:

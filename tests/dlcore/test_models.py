@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dlcore.config import ACTIVATIONS, INITIALIZATIONS, ModelConfig
-from dlcore.models import SeededDropout, build_model, count_parameters, layer_sizes, set_step
+from dlcore.models import SeededDropout, build_model, count_parameters, layer_sizes, nudge, set_step
 
 
 def random_config(rng: random.Random) -> ModelConfig:
@@ -99,3 +99,14 @@ def test_a_dropout_seed_is_no_weight():
     model = build_model(ModelConfig(3, 2, (4,), dropout=0.5), seed=2**62 + 1, dtype=torch.float64)
     assert model[2].seed.item() == 2**62 + 1
     assert "seed" not in " ".join(model.state_dict())
+
+
+def test_a_nudge_moves_each_parameter_by_its_last_place_up_or_down():
+    config = ModelConfig(4, 3, (5,), normalization="batch")
+    before, moved = build_model(config, seed=0), build_model(config, seed=0)
+    nudge(moved)
+    pairs = list(zip(before.parameters(), moved.parameters(), strict=True))
+    for old, new in pairs:
+        low, high = (torch.nextafter(old, torch.full_like(old, way)) for way in (-torch.inf, torch.inf))
+        assert bool(((new == low) | (new == high)).all())
+    assert 0.3 < torch.cat([(new > old).flatten().float() for old, new in pairs]).mean() < 0.7

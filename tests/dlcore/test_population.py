@@ -25,7 +25,7 @@ from dlcore.data import load_splits, to_tensors
 from dlcore.errors import ConfigError
 from dlcore.evaluation import evaluate
 from dlcore.memory import predict_memory_bytes
-from dlcore.models import build_model
+from dlcore.models import build_model, nudge
 from dlcore.population import Member, MemberState, Population
 from dlcore.rows import TensorData
 from dlcore.tasks import Task
@@ -109,9 +109,7 @@ def alone(member: Member, data: TensorData, *, ulp: bool = False) -> Training:
     """The reference loop; with `ulp` from initial weights that are moved by one unit in the last place."""
     training = Training(member.model_config, member.train_config, data, seed=member.seed, order_seed=ORDER_SEED)
     if ulp:
-        with torch.no_grad():
-            for parameter in training.model.parameters():
-                parameter.copy_(torch.nextafter(parameter, torch.full_like(parameter, torch.inf)))
+        nudge(training.model)
     training.advance(member.train_config.epochs)
     return training
 

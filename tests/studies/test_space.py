@@ -22,6 +22,7 @@ from studies.space import (
     distribution,
     distributions,
     grid_points,
+    middle,
     model_config,
     shrink,
     suggest,
@@ -361,3 +362,11 @@ def test_what_is_idle_is_no_part_of_a_trial() -> None:
 )
 def test_a_study_knows_whether_sgd_may_decay_its_weights(space: str, sections: str, expected: bool) -> None:
     assert decays_sgd(spec_of(space, sections)) is expected
+
+
+def test_the_middle_of_a_space_is_in_the_middle_of_each_range_by_its_scale() -> None:
+    found = middle(spec_of(EVERYTHING))
+    assert found["depth"] == 2 and found["width"] == 64 and found["learning_rate"] == pytest.approx(0.01)
+    assert found["activation"] == "relu" and "slope" not in found and found["optimizer"] == "sgd"
+    assert found["dropout"] == pytest.approx(0.2) and found["noise"] == pytest.approx(0.15)
+    train_config(spec_of(EVERYTHING), found, "accuracy")
