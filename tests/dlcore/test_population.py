@@ -114,6 +114,11 @@ def alone(member: Member, data: TensorData, *, ulp: bool = False) -> Training:
     return training
 
 
+def in_float64(data: TensorData) -> TensorData:
+    wide = [t.double() if t.is_floating_point() else t for t in (data.x_train, data.y_train, data.x_val, data.y_val)]
+    return TensorData(data.task, *wide)
+
+
 def distance(left: Sequence[Epoch], right: Sequence[Epoch]) -> float:
     """The largest difference of any loss of two curves, relative to max(1, loss)."""
     if len(left) != len(right):
@@ -151,6 +156,11 @@ def n_stable_among(data: TensorData, members: Sequence[Member], first: float, st
         assert reference.curve, "a member that diverges at once proves nothing"
         assert distance(reference.curve[:1], state.curve[:1]) <= first
         if distance(reference.curve, alone(member, data, ulp=True).curve) > stable:
+            continue
+        if data.x_train.dtype == torch.float32 and distance(reference.curve, state.curve) > first:
+            # One nudge does not find every unit that rounding alone puts to the other side of a kink (1 of 204 here).
+            wide = in_float64(data)
+            assert distance(alone(member, wide).curve, trained([member], wide).states[0].curve) <= 1e-9
             continue
         n_stable += 1
         assert distance(reference.curve, state.curve) <= first
