@@ -193,6 +193,22 @@ def lr_range(
     rates.measure(spec, to)
 
 
+@app.command(epilog="Example: studies compare wine --samplers grid,random,tpe --trials 32")
+def compare(
+    spec: Annotated[str, typer.Argument(help="A bundled spec, a TOML file, or a study in the database.")],
+    samplers: Annotated[str, typer.Option(help="Some of tpe, random, grid, qmc, gp, nsga2.")] = "grid,random,tpe",
+    trials: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Budget of each; the spec's without.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=31, help="Searches of each sampler, on rows of their own.")] = 1,
+    to: Annotated[Path | None, typer.Option(help="Folder for the picture.")] = None,
+) -> None:
+    """Search one spec by several samplers on the same budget, as studies of their own, and compare them."""
+    from studies import compare as comparing
+
+    comparing.compare(comparing.Comparison(spec, samplers, trials, seeds, to))
+
+
 @app.command(epilog="Example: studies ui digits")
 def ui(
     study: Annotated[
