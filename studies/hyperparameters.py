@@ -132,6 +132,12 @@ RULES: dict[str, Rule] = {
 }
 """In the order in which they are suggested: one that decides whether another applies comes before it."""
 
+CURES = ("dropout", "normalization", "weight_decay", "noise", "mixup", "label_smoothing")
+"""Hyperparameters that fight overfitting."""
+OVERFIT_FIRST = "overfit-first"
+RECIPES = ("none", OVERFIT_FIRST)
+"""In which order a study looks for what; see `studies.recipe`."""
+
 FIXED: dict[str, Value] = {
     "depth": 2,
     "width": 64,
@@ -192,6 +198,19 @@ def table_space(given: Mapping[str, Value]) -> dict[str, Setting]:
     if given.get("optimizer") == "sgd":
         space |= default_space("sgd") | {"width": space["width"], "weight_decay": Range(1e-6, 0.01, log=True)}
     return {name: setting for name, setting in space.items() if name not in given}
+
+
+def with_cures(space: Mapping[str, Setting], given: Mapping[str, Value]) -> dict[str, Setting]:
+    """A default space that has cures to search: dropout and weight decay where it has none.
+
+    Args:
+        space: The default one.
+        given: What [training] and [data] fix.
+    """
+    if any(name in CURES and is_searched(setting) for name, setting in space.items()):
+        return dict(space)
+    added: dict[str, Setting] = {"dropout": Range(0.0, 0.5), "weight_decay": Range(1e-4, 1.0, log=True)}
+    return dict(space) | {name: setting for name, setting in added.items() if name not in given}
 
 
 def plain(setting: Setting) -> object:

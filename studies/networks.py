@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from dlcore.config import ModelConfig, metrics_of
+from dlcore.config import ModelConfig, TrainConfig, metrics_of
 from dlcore.curve import Epoch
 from dlcore.data import DataSplits, split_tensors, to_tensors
 from dlcore.device import choose_device, device_name
@@ -19,6 +19,7 @@ from dlcore.engines import Engine, Group, Limit, Loop, State, form_groups, prepa
 from dlcore.ensemble import Part
 from dlcore.evaluation import evaluate, evaluate_outputs, forward_rows, together
 from dlcore.folds import Folded, development_rows, fold_rows, form_folded_groups, of_folds, refit
+from dlcore.learnable import Held, Sampled, check_sample, check_val
 from dlcore.models import build_model, count_parameters, nudge
 from dlcore.packing import Member
 from dlcore.precision import check_precision
@@ -157,12 +158,24 @@ class Networks:
 
     def measure_rates(self, hyperparameters: Mapping[str, Value]) -> RateRange:
         """The learning-rate range test of a network of these hyperparameters; with folds on the rows of the first."""
+        return measure_rates(*self._to_learn(hyperparameters))
+
+    def check_sample(self, hyperparameters: Mapping[str, Value]) -> Sampled:
+        """Whether a network of these hyperparameters can learn a few rows by heart."""
+        return check_sample(*self._to_learn(hyperparameters))
+
+    def check_val(self, hyperparameters: Mapping[str, Value]) -> Held:
+        """Whether what it learns of train holds on val; with folds of the first."""
+        return check_val(*self._to_learn(hyperparameters))
+
+    def _to_learn(
+        self, hyperparameters: Mapping[str, Value]
+    ) -> tuple[ModelConfig, TrainConfig, TensorData, tuple[int, int]]:
         own = dict(hyperparameters)
         table = self._tables[preprocess(own)]
         data = self._folds[0].of(table) if self._folds else table
         config = train_config(self._spec, own, self._objectives[0].metric)
-        seeds = derive_seed(self._spec.seed, "rate range"), self._order_seed
-        return measure_rates(self._model_config(own), config, data, seeds)
+        return self._model_config(own), config, data, (derive_seed(self._spec.seed, "alone"), self._order_seed)
 
     def train_fresh(
         self, suggestions: Sequence[Suggestion], n_seeds: int, watch: Callable[[int], None]

@@ -21,6 +21,7 @@ from studies.home import Home, drive
 from studies.ledger import Ledger
 from studies.preview import column_table
 from studies.provenance import changed, git_commit, mathematics_changed
+from studies.recipe import prove
 from studies.records import FINISHED_STATES, EpochDone, EpochRecord, Objective, StudyFacts, TrialRecord
 from studies.search import Search
 from studies.space import check_smallest
@@ -156,6 +157,7 @@ class Run:
         started = time.monotonic()
         with drive(self.home, self.facts.name):
             if self.is_new:
+                prove(self.spec, self.trainer, self.facts.cohort_size, self.display.note)
                 self._create()
             else:
                 self.storage.store_spec(self.facts.name, self.spec.to_dict())

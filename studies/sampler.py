@@ -23,6 +23,7 @@ from scipy.stats import qmc
 
 from studies.cohort_tpe import CohortTPESampler
 from studies.history import history
+from studies.recipe import staged
 from studies.records import COMPLETE, FINISHED_STATES, PRUNED, WAITING, Objective, Suggestion, TrialRecord, Value
 from studies.space import Hyperparameters, distributions, grid_points, shrink, suggest
 from studies.spec import StudySpec
@@ -225,13 +226,15 @@ def ask_cohort(
         points = grid_points(spec, None if limit is None else lambda point: count_parameters(point) <= limit)
         own = points[first_number : first_number + n]
         return [_grid_suggestion(first_number + i, point, spec) for i, point in enumerate(own)]
-    earlier = sorted((r for r in records if r.number < first_number), key=lambda record: record.number)
+    before = sorted((r for r in records if r.number < first_number), key=lambda record: record.number)
+    whole = spec
+    spec, earlier = staged(whole, objectives, before, first_number, n)
     known = distributions(spec)
     shown = history(spec.search.sampler, objectives, earlier)
     finished = [frozen_trial(record, known, len(objectives)) for record in shown]
     sampler, storage = build_sampler(spec, first_number, n), InMemoryStorage()
     study = asking_study(spec, objectives, sampler, finished, storage)
-    asked = [_ask(study, storage, spec, count_parameters) for _ in range(n)]
+    asked = [_ask(study, storage, (spec, whole), count_parameters) for _ in range(n)]
     trials = study.get_trials(deepcopy=False)[len(shown) :]
     return [
         # Of the trials' notes only NSGA-II's generations are read again.
@@ -245,11 +248,15 @@ def _grid_suggestion(number: int, point: dict[str, Value], spec: StudySpec) -> S
 
 
 def _ask(
-    study: Study, storage: InMemoryStorage, spec: StudySpec, count_parameters: Callable[[Hyperparameters], int]
+    study: Study,
+    storage: InMemoryStorage,
+    specs: tuple[StudySpec, StudySpec],
+    count_parameters: Callable[[Hyperparameters], int],
 ) -> tuple[dict[str, Value], tuple[str, ...]]:
+    spec, whole = specs  # of the stage, and of the study, which says how small a network may be
     trial = study.ask()
     hyperparameters, searched = suggest(trial, spec)
-    shrunk = shrink(hyperparameters, spec, count_parameters)
+    shrunk = shrink(hyperparameters, whole, count_parameters)
     for name, found in distributions(spec).items():
         if name in searched and shrunk[name] != hyperparameters[name]:
             # The rest of the cohort is to keep away from what is trained, not from what was proposed.

@@ -89,7 +89,8 @@ class _OneOf:
         return handler(schema) | {"enum": list(self.names)}
 
 
-def _one_of(names: tuple[str, ...]) -> _OneOf:
+def one_of(names: tuple[str, ...]) -> _OneOf:
+    """What must be one of these names; the JSON Schema for editors lists them."""
     return _OneOf(names)
 
 
@@ -106,9 +107,9 @@ class Section(BaseModel):
 class ObjectiveSection(Section):
     """One objective, as a table."""
 
-    metric: Annotated[str, _one_of(OBJECTIVES)]
+    metric: Annotated[str, one_of(OBJECTIVES)]
     """On val; `loss` is the loss on val, `n_parameters` (a second objective) the network's size."""
-    direction: Annotated[str, _one_of(("maximize", "minimize"))] | None = None
+    direction: Annotated[str, one_of(("maximize", "minimize"))] | None = None
     """Follows from the metric; whoever writes it down must write the right one."""
 
 
@@ -148,13 +149,13 @@ class Halving(Section):
 class Search(Section):
     """How hyperparameters are proposed, and who is stopped early."""
 
-    sampler: Annotated[str, _one_of(SAMPLERS)] = "tpe"
+    sampler: Annotated[str, one_of(SAMPLERS)] = "tpe"
     """Who proposes: a model of what went well (`tpe`, `gp`), evolution (`nsga2`), every point (`grid`), evenly spread
     points (`qmc`), or chance (`random`)."""
     halving: Annotated[Halving | None, _Off] = None
     """Rungs at which only the best of a cohort go on. Where the spec says nothing it is on, but for the samplers `gp`
     and `nsga2`, which learn from finished trials alone."""
-    pruner: Annotated[str, _one_of(PRUNERS)] | None = None
+    pruner: Annotated[str, one_of(PRUNERS)] | None = None
     """One of Optuna's rules in place of halving, asked at the same rungs."""
     prune_below: float | None = None
     """`threshold` prunes a trial whose first objective is below it at a rung."""
@@ -207,23 +208,23 @@ class DataSection(Section):
     """A CSV file with a header row, packed by gzip or not, or a Parquet file; from the spec's folder, else from the
     working one."""
     target: _Texts = ()
-    task: Annotated[str, _one_of(("auto", *TASKS))] = "auto"
+    task: Annotated[str, one_of(("auto", *TASKS))] = "auto"
     """What is to be learned; `auto` infers it from the target."""
     drop: _Texts = ()
-    kinds: dict[str, Annotated[str, _one_of(KINDS)]] = {}
+    kinds: dict[str, Annotated[str, one_of(KINDS)]] = {}
     """Column -> its kind, where a person knows better than what would be found out."""
     split: SplitSection = SplitSection()
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
     test_fraction: float = Field(default=0.2, ge=0, lt=1)
     """0 keeps no test back: for whoever measures on rows of their own, as a cross-validation does."""
-    preprocess: Annotated[str, _one_of(SCALINGS)] = "standard"
+    preprocess: Annotated[str, one_of(SCALINGS)] = "standard"
     """How numeric columns are scaled, where that is not searched."""
     # These as in `dlcore.config.PreprocessConfig`.
     missing_indicators: bool = True
     max_categories: int = Field(default=32, ge=1, le=10_000)
     min_category_rows: int = Field(default=10, ge=1, le=1_000_000)
     high_cardinality: int = Field(default=64, ge=1, le=1_000_000)
-    target_transform: Annotated[str, _one_of(TARGET_TRANSFORMS)] = "none"
+    target_transform: Annotated[str, one_of(TARGET_TRANSFORMS)] = "none"
     """Of the targets of a regression; measured and answered in their own unit all the same."""
 
 
@@ -247,25 +248,25 @@ class Training(Section):
     epochs: int = Field(default=40, ge=1, le=100_000)
     batch_size: int = Field(default=128, ge=1, le=1_000_000)
     patience: Annotated[Annotated[int, Field(ge=1)] | None, _Off] = 16
-    optimizer: Annotated[str, _one_of(OPTIMIZERS)] = "sgd"
+    optimizer: Annotated[str, one_of(OPTIMIZERS)] = "sgd"
     """Who updates the weights."""
-    schedule: Annotated[str, _one_of(SCHEDULES)] = "constant"
+    schedule: Annotated[str, one_of(SCHEDULES)] = "constant"
     """How the learning rate moves from epoch to epoch."""
     warmup_epochs: int = Field(default=0, ge=0)
     weight_decay: float = Field(default=0.0, ge=0, le=1_000)
     dropout: float = Field(default=0.0, ge=0, le=0.99)
-    normalization: Annotated[str, _one_of(NORMALIZATIONS)] = "none"
+    normalization: Annotated[str, one_of(NORMALIZATIONS)] = "none"
     """Over what each hidden unit is standardised before its activation."""
     noise: float = Field(default=0.0, ge=0, le=100)
     mixup: float = Field(default=0.0, ge=0, le=100)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    class_weights: Annotated[str, _one_of(CLASS_WEIGHTS)] = "none"
+    class_weights: Annotated[str, one_of(CLASS_WEIGHTS)] = "none"
     """`balanced` lets rows of rare classes weigh more in the training loss."""
     nesterov: bool = False
     clip_norm: Annotated[Annotated[float, Field(gt=0)] | None, _Off] = None
-    device: Annotated[str, _one_of(DEVICES)] = "auto"
+    device: Annotated[str, one_of(DEVICES)] = "auto"
     """Where; `auto` is the first of cuda, mps and cpu that is there."""
-    engine: Annotated[str, _one_of(ENGINES)] = "population"
+    engine: Annotated[str, one_of(ENGINES)] = "population"
     """`population` trains a cohort at once, `loop` one network after the other; both give the same results."""
-    precision: Annotated[str, _one_of(PRECISIONS)] = "fp32"
+    precision: Annotated[str, one_of(PRECISIONS)] = "fp32"
     """Of matrix products in training; `tf32` and `bf16` are faster on NVIDIA GPUs. All else is float32."""

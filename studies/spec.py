@@ -19,6 +19,8 @@ from studies import spec_rules
 from studies.errors import SpecChanged, SpecError
 from studies.hyperparameters import (
     FIXED,
+    OVERFIT_FIRST,
+    RECIPES,
     RULES,
     Setting,
     choices,
@@ -28,6 +30,7 @@ from studies.hyperparameters import (
     plain,
     read_settings,
     table_space,
+    with_cures,
 )
 from studies.mistakes import Mistake, from_pydantic, message, must_be_one_of, shown
 from studies.records import Objective, StudyFacts, Value
@@ -44,6 +47,7 @@ from studies.sections import (
     Section,
     SplitSection,
     Training,
+    one_of,
     study_name,
 )
 
@@ -65,6 +69,7 @@ class StudySpec(ObjectiveList):
     data: DataSection
     training: Training = Training()
     final: FinalSection = FinalSection()
+    recipe: Annotated[str, one_of(RECIPES)] = "none"
     search_space: Mapping[str, Any]
     """Name -> `studies.hyperparameters.Setting`, in the order of `RULES`; the default space where the spec has none."""
 
@@ -302,6 +307,7 @@ def _checked(raw: Mapping[str, Any], name_of_file: str, folder: Path | None) -> 
         final=_valid(FinalSection, raw.get("final", {}), "final", found),
         space=_space(raw, training, found),
         given=frozenset(raw["search_space"]) if isinstance(raw.get("search_space"), Mapping) else None,
+        recipe=raw.get("recipe"),
         objectives=_valid(ObjectiveList, {"objective": raw.get("objective")}, "", []),
     )
     # Stand-ins let the rest of the spec be read where a section is wrong; the spec is thrown away then.
@@ -341,6 +347,8 @@ def _space(raw: Mapping[str, Any], training: Training | None, found: list[Mistak
         if isinstance(own.get("preprocess"), str):
             chosen["preprocess"] = own["preprocess"]
         settings = table_space(chosen) if is_own else default_space(training.optimizer if training else "sgd")
+        if raw.get("recipe") == OVERFIT_FIRST:
+            settings = with_cures(settings, chosen)
     elif isinstance(given, Mapping):
         settings, mistakes = read_settings(given)
         found += mistakes

@@ -8,13 +8,26 @@ from dataclasses import dataclass
 from math import prod
 
 from dlcore.config import LOWER_IS_BETTER
-from studies.hyperparameters import FIXED, MAX_GRID_RANGE, RULES, Range, Setting, choices, is_searched, n_choices
+from studies.hyperparameters import (
+    CURES,
+    FIXED,
+    MAX_GRID_RANGE,
+    OVERFIT_FIRST,
+    RULES,
+    Range,
+    Setting,
+    choices,
+    is_searched,
+    n_choices,
+)
 from studies.mistakes import Mistake, shown
 from studies.sections import FRAME, Budget, DataSection, FinalSection, ObjectiveList, ObjectiveSection, Search, Training
 
 MAX_GP_COHORT = 8
 """Asking a Gaussian process for a cohort grows with the cohort's square: 9 s for 48 asks on two cores."""
 MAX_GRID_POINTS = 100_000
+_STAGED = ("tpe", "random", "qmc")
+"""Samplers that may search one thing in one cohort, and another in the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +44,8 @@ class Parts:
     given: frozenset[str] | None
     """Names in the spec's [search_space], right or wrong; None where it has none, and the default one is taken."""
     objectives: ObjectiveList | None
+    recipe: object = None
+    """As the spec gives it."""
 
 
 def broken_rules(parts: Parts) -> list[Mistake]:
@@ -53,6 +68,8 @@ def broken_rules(parts: Parts) -> list[Mistake]:
         if parts.data is not None and "preprocess" in parts.given and "preprocess" in parts.data.model_fields_set:
             value = shown(parts.data.preprocess)
             found.append(Mistake("search_space.preprocess", f"is in [data] too, as {value}: leave one of them out"))
+    if parts.recipe == OVERFIT_FIRST:
+        found += _recipe_rules(parts)
     if parts.search is not None and parts.search.sampler == "grid":
         found += _grid_rules(parts.space, parts.given)
     return found
@@ -192,6 +209,20 @@ def class_rules(space: Mapping[str, Setting], training: Training) -> Iterator[Mi
         if choices(setting) != (RULES[name].idle,):
             where = "search_space" if name in space else "training"
             yield Mistake(f"{where}.{name}", "has no meaning in a regression, which has no classes: leave it out")
+
+
+def _recipe_rules(parts: Parts) -> Iterator[Mistake]:
+    if parts.search is not None and parts.search.sampler not in _STAGED:
+        names = ", ".join(_STAGED)
+        yield Mistake(
+            "recipe", f"needs search.sampler to be one of {names}, which take stages; got {parts.search.sampler}"
+        )
+    searched = [name for name, setting in parts.space.items() if is_searched(setting)]
+    if parts.given is not None and parts.given == frozenset(parts.space):
+        if not any(name in CURES for name in searched):
+            yield Mistake("recipe", f"needs a cure for overfitting in search_space: one of {', '.join(CURES)}")
+        if searched and all(name in CURES for name in searched):
+            yield Mistake("recipe", "needs something to tune in search_space beside the cures, such as learning_rate")
 
 
 def _grid_rules(space: Mapping[str, Setting], given: frozenset[str] | None) -> Iterator[Mistake]:

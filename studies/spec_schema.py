@@ -40,6 +40,8 @@ _TOP = {
     "data": "Which table.",
     "training": "How every trial trains.",
     "final": "How the winner is found among the best trials.",
+    "recipe": "`overfit-first`: prove on a few rows that the network can learn, then search the cures for overfitting, "
+    "then the rest; `none` searches all at once.",
     "search_space": "Hyperparameters and their ranges.",
 }
 MEANINGS = {
