@@ -143,7 +143,9 @@ def _network(manifest: Mapping[str, Any], parts: Sequence[Part]) -> str:
     lines = []
     if len(parts) > 1:
         what = "standardised values" if manifest["task"] == "regression" else "probabilities"
-        lines.append(f"An ensemble: the mean of the {what} of {len(parts)} networks.\n")
+        weights = [part.weight for part in parts]
+        counted = f", which count for {', '.join(map(str, weights))}" if set(weights) != {1} else ""
+        lines.append(f"An ensemble: the mean of the {what} of {len(parts)} networks{counted}.\n")
     n_outputs = parts[0].config.n_outputs
     ends = f"{n_outputs} output{'s' if n_outputs > 1 else ''}"
     different = dict.fromkeys(

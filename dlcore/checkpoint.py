@@ -89,16 +89,17 @@ def ensemble_to_bytes(ensemble: Ensemble, configs: Sequence[ModelConfig]) -> byt
 
 
 def ensemble_from_bytes(
-    content: bytes, task: str, parts: Sequence[tuple[ModelConfig, Preprocessor]], name: str
+    content: bytes, task: str, parts: Sequence[tuple[ModelConfig, Preprocessor, int]], name: str
 ) -> tuple[Ensemble, Preprocessors]:
-    """Build the ensemble of these parts with the weights of a file's content; see `network_from_bytes`.
+    """Build the ensemble of these parts, each with its weight in the mean, with the weights of a file; see
+    `network_from_bytes`.
 
     Returns:
         The ensemble, and what prepares its rows.
     """
     weights = _tensors(content, name)
     dtype = _dtype(weights)
-    found = [Part(build_model(config, seed=0, dtype=dtype), config, preprocessor) for config, preprocessor in parts]
+    found = [Part(build_model(own[0], seed=0, dtype=dtype), *own) for own in parts]
     ensemble, preprocessors = as_one(task, found)
     _fill(ensemble, weights, name)
     return ensemble.eval(), preprocessors

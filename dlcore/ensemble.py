@@ -6,7 +6,7 @@ taken where the loss is. The mean is given as outputs, so that an ensemble is me
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ class Part:
     """From preprocessed rows (N, F) to (N, C)."""
     config: ModelConfig
     preprocessor: Preprocessor
+    weight: int = 1
+    """How many networks it counts for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +49,26 @@ class Preprocessors:
 class Ensemble(nn.Module):
     """Networks whose outputs become those of one."""
 
-    def __init__(self, task: str, networks: Sequence[nn.Sequential], reads: Sequence[slice]) -> None:
+    def __init__(
+        self, task: str, networks: Sequence[nn.Sequential], reads: Sequence[slice], weights: Sequence[int]
+    ) -> None:
         """Use `as_one`.
 
         Args:
             task: One of `dlcore.config.TASKS`.
             networks: At least one, with equally many outputs.
             reads: Which inputs each of them reads.
+            weights: How many networks each of them counts for.
         """
         super().__init__()
-        self.task, self.reads = task, tuple(reads)
+        self.task, self.reads, self.weights = task, tuple(reads), tuple(weights)
         self.members = nn.ModuleList(networks)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Rows (B, F of all preprocessors) -> outputs (B, C)."""
         outputs = [member(rows[:, own]) for member, own in zip(self.members, self.reads, strict=True)]
-        return averaged(self.task, torch.stack(outputs))
+        counted = [own for own, weight in zip(outputs, self.weights, strict=True) for _ in range(weight)]
+        return averaged(self.task, torch.stack(counted))
 
 
 def as_one(task: str, parts: Sequence[Part]) -> tuple[Ensemble, Preprocessors]:
@@ -71,7 +77,17 @@ def as_one(task: str, parts: Sequence[Part]) -> tuple[Ensemble, Preprocessors]:
     ends = np.cumsum([own.n_outputs for own in different]).tolist()
     slices = [slice(end - own.n_outputs, end) for own, end in zip(different, ends, strict=True)]
     reads = [slices[different.index(part.preprocessor)] for part in parts]
-    return Ensemble(task, [part.network for part in parts], reads), Preprocessors(different)
+    weights = [part.weight for part in parts]
+    return Ensemble(task, [part.network for part in parts], reads, weights), Preprocessors(different)
+
+
+def each_once(parts: Sequence[Part]) -> list[Part]:
+    """The parts, in order; a network that is there several times is there once, and counts for so many."""
+    counts: dict[int, int] = {}
+    for part in parts:
+        counts[id(part.network)] = counts.get(id(part.network), 0) + part.weight
+    first = {id(part.network): part for part in reversed(parts)}
+    return [replace(first[own], weight=n) for own, n in counts.items()]
 
 
 def different_preprocessors(parts: Sequence[Part]) -> tuple[Preprocessor, ...]:

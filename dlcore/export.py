@@ -35,7 +35,7 @@ from dlcore.checkpoint import (
 from dlcore.columns import Features
 from dlcore.config import ModelConfig
 from dlcore.data import SPLITS, DataSplits
-from dlcore.ensemble import Ensemble, Part, Preprocessors, as_one, different_preprocessors
+from dlcore.ensemble import Ensemble, Part, Preprocessors, as_one, different_preprocessors, each_once
 from dlcore.errors import ConfigError, DataError, ExportError
 from dlcore.evaluation import forward_rows
 from dlcore.exported import (
@@ -105,7 +105,7 @@ def export_parts(folder: Path, parts: Sequence[Part], splits: DataSplits, story:
         story: What else manifest and card should say.
     """
     folder = folder.resolve()
-    parts = [replace(part, network=_plain_network(part.network)) for part in parts]
+    parts = [replace(part, network=_plain_network(part.network)) for part in each_once(parts)]
     interface = name_interface(splits.feature_names, splits.target_names, splits.class_labels)
     graph = build_graph(parts, interface, splits.class_labels).SerializeToString()
     manifest = _describe(parts, splits, interface)
@@ -158,10 +158,13 @@ def load_network(folder: Path) -> tuple[nn.Sequential | Ensemble, Preprocessor |
     return network_from_bytes(files[WEIGHTS_FILE], config, place), preprocessor, manifest
 
 
-def _members(manifest: Mapping[str, Any]) -> list[tuple[ModelConfig, Preprocessor]]:
-    """The configs of an ensemble's members, and what prepares the rows of each."""
+def _members(manifest: Mapping[str, Any]) -> list[tuple[ModelConfig, Preprocessor, int]]:
+    """The configs of an ensemble's members, what prepares the rows of each, and for how many it counts."""
     preprocessors = [Preprocessor.from_dict(own) for own in manifest["preprocessings"]]
-    return [(config_from_dict(m["architecture"]), preprocessors[m["preprocessing"]]) for m in manifest["members"]]
+    return [
+        (config_from_dict(m["architecture"]), preprocessors[m["preprocessing"]], int(m.get("weight", 1)))
+        for m in manifest["members"]
+    ]
 
 
 def check_answers(
@@ -268,7 +271,9 @@ def _describe(parts: Sequence[Part], splits: DataSplits, interface: Interface) -
     """The manifest, without what is known only after the check."""
     preprocessors = different_preprocessors(parts)
     members = [
-        {"architecture": config_to_dict(p.config), "preprocessing": preprocessors.index(p.preprocessor)} for p in parts
+        {"architecture": config_to_dict(p.config), "preprocessing": preprocessors.index(p.preprocessor)}
+        | ({} if p.weight == 1 else {"weight": p.weight})
+        for p in parts
     ]
     network: dict[str, object]
     if len(parts) == 1:

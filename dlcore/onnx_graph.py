@@ -66,7 +66,8 @@ def build_graph(parts: Sequence[Part], interface: Interface, class_labels: Seque
     graph = Graph([*columns, *names])
     preprocessors = different_preprocessors(parts)
     features = [encode_columns(graph, columns, own) for own in preprocessors]
-    outputs = [_forward(graph, features[preprocessors.index(p.preprocessor)], p.network, p.config) for p in parts]
+    each = [_forward(graph, features[preprocessors.index(p.preprocessor)], p.network, p.config) for p in parts]
+    outputs = [own for own, part in zip(each, parts, strict=True) for _ in range(part.weight)]
     if class_labels:
         classify = _classify_two if parts[0].config.n_outputs == 1 else _classify
         classify(graph, outputs, names, class_labels)

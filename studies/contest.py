@@ -69,9 +69,10 @@ def members(
     """
     entered = finals.candidates(trials, objectives, int(final.asked["candidates"]))
     fresh = trainer.train_fresh([t.suggestion for t in entered], len(final.finalists[0].val), lambda epoch: None)
-    return tuple(
+    every = tuple(
         (f.network(), t.hyperparameters) for t, own in zip(entered, fresh, strict=True) for f in own if f.network
     )
+    return trainer.choose(every) if final.asked["ensemble"] == "greedy" else every
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class _Fought:
     won: tuple[Candidate, ...] = ()
     """The winner's networks."""
     together: tuple[Candidate, ...] = ()
-    """All finalists' networks, where an ensemble of them is asked for."""
+    """Finalists' networks that answer together, where that is asked for; one may be there several times."""
 
 
 def _fought(entered: Sequence[TrialRecord], rules: Rules, trainer: Trainer, say: Callable[[str], None]) -> _Fought:
@@ -113,7 +114,9 @@ def _fought(entered: Sequence[TrialRecord], rules: Rules, trainer: Trainer, say:
         return tuple((f.network(), hyperparameters[number]) for f in fresh[number] if f.network is not None)
 
     won = networks(ordered[0].number)
-    return _Fought(tuple(ordered), won, tuple(c for n in numbers for c in networks(n)) if has_ensemble else ())
+    every = tuple(c for n in numbers for c in networks(n)) if has_ensemble else ()
+    chosen = trainer.choose(every) if rules.section.ensemble == "greedy" and every else every
+    return _Fought(tuple(ordered), won, chosen)
 
 
 class _Progress:

@@ -19,6 +19,7 @@ from dlcore.engines import Engine, Group, Limit, Loop, State, form_groups, prepa
 from dlcore.ensemble import Part
 from dlcore.evaluation import evaluate, evaluate_outputs, forward_rows, together
 from dlcore.folds import Folded, development_rows, fold_rows, form_folded_groups, of_folds, refit
+from dlcore.greedy import choose
 from dlcore.learnable import Held, Sampled, check_sample, check_val
 from dlcore.models import build_model, count_parameters, nudge
 from dlcore.packing import Member
@@ -266,6 +267,12 @@ class Networks:
         answers, y = self._answers(members, split)
         return evaluate_outputs(self._data.task, together(self._data.task, answers), y)
 
+    def choose(self, every: Sequence[Candidate]) -> tuple[Candidate, ...]:
+        """Those that answer best together on val, each as often as it counts; see `dlcore.greedy`."""
+        outputs, y = self._answers(every, "val")
+        counts = choose(self._data.task, outputs, y, self._objectives[0].metric)
+        return tuple(own for own, n in zip(every, counts, strict=True) for _ in range(n))
+
     def part(self, candidate: Candidate) -> Part:
         """A network as a part of what is exported."""
         model, own = candidate
@@ -275,8 +282,10 @@ class Networks:
     def _ensemble(self, members: Sequence[Candidate]) -> tuple[Rival, Tensor]:
         """An ensemble, and its outputs on test."""
         task = self._data.task
-        n_parameters = sum(self.count_parameters(own) for _, own in members)
-        remark = f"the mean of {len(members)} networks with {n_parameters:,} parameters"
+        different = {id(model): own for model, own in members}
+        n_parameters = sum(self.count_parameters(own) for own in different.values())
+        votes = "" if len(different) == len(members) else f" by {len(members)} votes, chosen one by one on val"
+        remark = f"the mean of {len(different)} networks with {n_parameters:,} parameters{votes}"
         answers = {split: self._answers(members, split) for split in ("val", "test")}
         outputs = {split: together(task, own) for split, (own, _) in answers.items()}
         measured = {split: evaluate_outputs(task, outputs[split], y) for split, (_, y) in answers.items()}

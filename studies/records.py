@@ -209,7 +209,7 @@ class Answers:
 class Final:
     """How the winner won, and against whom."""
 
-    asked: Mapping[str, int | bool]
+    asked: Mapping[str, int | bool | str]
     """[final] of the spec that it was made for."""
     finalists: tuple[Finalist, ...]
     """The winner first; empty where no trial trained to its end, or no finals were asked for."""

@@ -237,9 +237,10 @@ class FinalSection(Section):
     """Fresh seeds of each; 0 is no finals: the best trial wins, by what was recorded of it."""
     baselines: bool = True
     """Whether scikit-learn's models are trained beside the winner."""
-    ensemble: bool = False
-    """Whether all networks of the finals answer together too: the mean of their predictions, exported if it is better
-    on val than the winner's networks in the mean."""
+    ensemble: bool | Annotated[str, one_of(("greedy",))] = False
+    """Whether networks of the finals answer together too: the mean of their predictions, exported if it is better on
+    val than the winner's networks in the mean. `true`: all of them; `"greedy"`: those that, chosen one by one, make val
+    best, some several times."""
 
 
 class Training(Section):

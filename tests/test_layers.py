@@ -61,7 +61,7 @@ DOORS = {
     "optuna_dashboard": {"dashboard"},
     "jinja2": {"report"},
     "plotly": set(),
-    "matplotlib": {"drawing", "canvas"},
+    "matplotlib": {"drawing", "canvas", "sweep_drawing"},
 }
 DLCORE_MAY_IMPORT = {"torch", "numpy", "pandas", "sklearn", "safetensors", "onnx", "onnxruntime", "dlcore"}
 DLCORE_MAY_IMPORT |= {"threadpoolctl", "pyarrow"}  # the first comes with scikit-learn; the other only reads Parquet

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from dlcore.config import ModelConfig
-from dlcore.ensemble import Part, as_one, averaged, different_preprocessors
+from dlcore.ensemble import Part, as_one, averaged, different_preprocessors, each_once
 from dlcore.models import build_model
 from dlcore.tasks import Task
 from tests.dlcore.column_tools import of_all_kinds, splits_of_all_kinds
@@ -55,3 +55,12 @@ def test_one_module_answers_as_its_parts_do_one_by_one(task):
         np.testing.assert_allclose(values, splits.preprocessor.unscale_target(found.detach().double().numpy()))
     else:
         torch.testing.assert_close(own.predict(found), torch.stack([own.predict(o) for o in each]).mean(0))
+
+
+def test_a_network_that_is_there_several_times_counts_for_so_many():
+    one, two, three, _ = parts_of(splits_of_all_kinds("binary"))
+    found = each_once([two, one, two, three, two])
+    assert [part.network for part in found] == [two.network, one.network, three.network]
+    assert [part.weight for part in found] == [3, 1, 1]
+    again = each_once(found)
+    assert [(p.network, p.weight) for p in again] == [(p.network, p.weight) for p in found]

@@ -460,6 +460,26 @@ def test_an_ensemble_answers_with_the_mean_of_its_networks(tmp_path, task, trans
         assert answers["label"].tolist() == [splits.class_labels[i] for i in likeliest]
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_a_network_that_counts_several_times_is_in_the_export_once(tmp_path, task):
+    splits = splits_of_all_kinds(task)
+    parts = parts_of(splits)
+    counts = (3, 1, 2)
+    several = [part for part, n in zip(parts, counts, strict=True) for _ in range(n)]
+    folder = export_parts(tmp_path / "out", several, splits, Story())
+    network, preprocessor, manifest = load_network(folder)
+    assert [member.get("weight", 1) for member in manifest["members"]] == list(counts)
+    assert manifest["check"]["largest_difference"] <= 1e-5, "onnxruntime answers as the loaded network"
+    assert "3 networks, which count for 3, 1, 2" in (folder / "README.md").read_text()
+    rows = of_all_kinds(40, seed=2, holes=0.2)
+    with torch.no_grad():
+        found = network(torch.from_numpy(preprocessor.transform(rows)).float())
+        each = [p.network.eval()(torch.from_numpy(p.preprocessor.transform(rows)).float()) for p in several]
+    predict = splits.to_task().predict
+    expected = torch.stack([own if task == "regression" else predict(own) for own in each]).mean(0)
+    torch.testing.assert_close(found if task == "regression" else predict(found), expected, rtol=0, atol=1e-5)
+
+
 def test_an_ensemble_of_other_weights_is_refused(tmp_path):
     splits = splits_of_all_kinds("binary")
     folder = export_parts(tmp_path / "out", parts_of(splits), splits, Story())

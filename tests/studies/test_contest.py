@@ -63,6 +63,19 @@ def test_the_loop_holds_the_same_finals(run: Run, finished_home: Home, display: 
         assert left == pytest.approx(right, rel=1e-4)
 
 
+def test_a_greedy_ensemble_is_made_of_what_is_best_on_val_and_comes_out_again(run: Run) -> None:
+    every, greedy = hold(run, seeds=2, ensemble=True), hold(run, seeds=2, ensemble="greedy")
+    assert every.ensemble is not None and greedy.ensemble is not None
+    alone = max(m["accuracy"] for f in greedy.finalists for m in f.val)
+    assert greedy.ensemble.val["accuracy"] >= max(alone, every.ensemble.val["accuracy"]) - 1e-9
+    members = contest.members(run.storage.records("wine"), greedy, run.facts.objectives, run.trainer)
+    assert repr(run.trainer.measure_together(members, "val")) == repr(dict(greedy.ensemble.val))
+    different = len({id(network) for network, _ in members})
+    assert greedy.ensemble.remark.startswith(f"the mean of {different} networks with ")
+    run.trainer._last_fresh = None
+    assert hold(run, seeds=2, ensemble="greedy") == greedy
+
+
 def test_no_finals_are_held_where_none_are_asked_for_or_nobody_trained_to_the_end(run: Run) -> None:
     assert hold(run, seeds=0).finalists == ()
     pruned = [t for t in run.storage.records("wine") if t.state != "COMPLETE"]
