@@ -95,7 +95,8 @@ def _fought(entered: Sequence[TrialRecord], rules: Rules, trainer: Trainer, say:
     few = f", not {rules.section.seeds}: time limits the study" if n_seeds < rules.section.seeds else ""
     numbers = [t.number for t in entered]
     names = ", ".join(map(str, numbers))
-    say(f"finals: trials {names} are trained again, each on {n_seeds} fresh seeds{few}")
+    again = f"trial {names} is trained again" if len(numbers) == 1 else f"trials {names} are trained again, each"
+    say(f"finals: {again} on {n_seeds} fresh seeds{few}")
     watch = _Progress(trainer.epochs, say).epoch
     trained = trainer.train_fresh([t.suggestion for t in entered], n_seeds, watch)
     fresh = dict(zip(numbers, trained, strict=True))

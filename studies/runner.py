@@ -4,6 +4,7 @@
 works in a thread of its own: nobody waits for the tracking server until everything else is done.
 """
 
+import contextlib
 import shutil
 import time
 import uuid
@@ -167,9 +168,10 @@ class Run:
                     if mirror is not None:
                         mirror.start()
                     outcome = self._execute(mirror, started, deadline)
-                except KeyboardInterrupt:
-                    self.display.end()
+                except (KeyboardInterrupt, BrokenPipeError):  # who read our lines may go away: `studies run | head -1`
                     self.storage.release(self.facts.name)
+                    with contextlib.suppress(BrokenPipeError):
+                        self.display.end()
                     if mirror is not None:
                         mirror.finish("KILLED", min(2.0, mirroring.PATIENCE_S))
                     raise

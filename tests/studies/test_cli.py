@@ -11,6 +11,9 @@ from studies import commands
 from studies.cli import main
 from studies.errors import StudyFailed
 from studies.home import Home
+from studies.storage import Storage
+from tests.conftest import studies_environment
+from tests.studies.conftest import NOBODY
 
 Call = Callable[..., tuple[int, str, str]]
 GOOD = {
@@ -236,3 +239,27 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(finished_home: Home, t
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 141
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_reader_that_goes_away_while_a_study_trains_leaves_no_trial_running(
+    form: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "wine.toml").write_text(
+        'study = "wine"\nbudget = { trials = 400 }\ntraining = { batch_size = 32 }\n'
+        'search = { cohort = 8 }\ndata = { source = "sklearn:wine" }\n'
+    )
+    home = tmp_path / "home"
+    words = [sys.executable, "-m", "studies", "run", tmp_path / "wine.toml", *form]
+    environment = studies_environment(home) | {"MLFLOW_TRACKING_URI": NOBODY}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None and process.stderr is not None
+        for line in process.stdout:
+            if line.startswith("trial ") or '"event": "epoch"' in line:
+                break
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+    states = Storage(f"sqlite:///{home / 'studies.db'}").states("wine")
+    assert sum(states.values()) >= 8 and "RUNNING" not in states
