@@ -1,10 +1,12 @@
 """`studies serve` as a process of its own, asked over loopback."""
 
+import asyncio
 import http.client
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +24,7 @@ from dlcore.export import export_model
 from dlcore.exported import ExportedModel
 from studies.errors import UserError
 from studies.image import DOCKERFILE, write_image
-from studies.serving import Limits, serve
+from studies.serving import Limits, _listen, serve
 from tests.conftest import studies_environment
 from tests.dlcore.column_tools import splits_of_all_kinds
 from tests.dlcore.test_export import make_network
@@ -228,3 +230,30 @@ def test_the_folder_of_an_image_runs_as_its_dockerfile_says(
     assert "Error" not in errors, errors
     with pytest.raises(UserError, match="new or empty"):
         write_image(service.folder, tmp_path / "image")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_an_answer_does_not_wait_for_an_acknowledgement(host: str) -> None:
+    found: list[int] = []
+
+    async def connect() -> None:
+        done = asyncio.Event()
+
+        def accepted(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            found.append(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+            done.set()
+
+        try:
+            listening = _listen(host, 0)
+        except UserError as error:
+            pytest.skip(f"no {host} here: {error}")
+        async with await asyncio.start_server(accepted, sock=listening):
+            _, writer = await asyncio.open_connection(*listening.getsockname()[:2])
+            await done.wait()
+            writer.close()
+            await writer.wait_closed()
+
+    asyncio.run(connect())
+
+    assert found == [1]
