@@ -13,8 +13,10 @@ from studies import finals
 from studies.diagnosis import advise, gap_lines
 from studies.display import study_page, winner_lines
 from studies.home import Home, is_driven, open_home
+from studies.importance import importances
 from studies.ranking import best_trial, pareto_front, ranking
-from studies.records import FINISHED_STATES, StudySummary, TrialRecord
+from studies.records import FINISHED_STATES, StudyFacts, StudySummary, TrialRecord
+from studies.spec import spec_from_dict
 from studies.storage import Storage
 from studies.tally import hyperparameters_line
 
@@ -22,6 +24,8 @@ _ROWS = 10
 _CLOSE = 5
 """The best trials whose curves are looked at."""
 _MOST_ADVICE = 3
+_LEAST_SHARE = 0.005
+"""Importances that round to nothing are not told."""
 
 
 def print_list() -> None:
@@ -79,6 +83,7 @@ def study_as_json(home: Home, storage: Storage, study: str) -> dict[str, object]
     trials = _trials_to_judge(storage, summary)
     return _as_json(summary) | {
         "state": state_of(home, storage, summary),
+        "importances": _importances(summary.facts, trials),
         "gaps": _gaps(summary, trials),
         "next": [asdict(a) for a in advise(summary.facts, trials, summary.winner)],
         "tracking_uri": tracking_uri,
@@ -110,6 +115,16 @@ def _trials_to_judge(storage: Storage, summary: StudySummary) -> list[TrialRecor
     close |= set() if summary.winner is None else {summary.winner.number}
     curves = {t.number: t for t in storage.records(name, sorted(close), has_curves=True)}
     return [curves.get(t.number, t) for t in trials]
+
+
+def _importances(facts: StudyFacts, trials: Sequence[TrialRecord]) -> dict[str, float]:
+    return importances(spec_from_dict(facts.spec, facts.name), facts.objectives, trials)
+
+
+def what_mattered(shares: Mapping[str, float]) -> str:
+    """Importances in one line, the largest first: `what mattered: learning_rate 0.61, width 0.2`; "" without any."""
+    said = [f"{name} {round(share, 2):g}" for name, share in shares.items() if share >= _LEAST_SHARE]
+    return f"what mattered: {', '.join(said)}" if said else ""
 
 
 def _gaps(summary: StudySummary, trials: Sequence[TrialRecord]) -> list[str]:
@@ -187,6 +202,8 @@ def _print_text(summary: StudySummary, trials: list[TrialRecord], state: str) ->
             f"  trial {trial.number:>4}  {trial.state:<8}  {values}  {trial.n_parameters:>9,} parameters  "
             f"{hyperparameters_line(trial.hyperparameters, trial.searched)}"
         )
+    if said := what_mattered(_importances(facts, trials)):
+        print(f"\n{said}")
     if failed := [t for t in trials if t.state == "FAIL"]:
         print(f"\n{len(failed)} failed, the last one (trial {failed[-1].number}): {failed[-1].reason}")
     if summary.winner is not None:

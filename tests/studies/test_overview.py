@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -6,7 +7,10 @@ import pytest
 from studies import overview
 from studies.errors import UserError
 from studies.home import Home, drive
+from studies.importance import importances
 from studies.ranking import ranking
+from studies.records import TrialRecord
+from studies.spec import spec_from_dict
 from studies.storage import Storage
 
 pytestmark = pytest.mark.slow  # a whole study runs before them
@@ -24,8 +28,9 @@ def test_the_json_of_a_study_holds_what_the_contract_names(
     overview.print_study("wine", as_json=True)
     shown = json.loads(capsys.readouterr().out)
     documented = {"study", "direction", "metric", "states", "best", "final", "tracking_uri", "experiment_id"}
-    assert set(shown) == documented | {"state", "gaps", "next"}
+    assert set(shown) == documented | {"state", "importances", "gaps", "next"}
     assert shown["state"] == "finished" and shown["next"][0]["kind"] == "few_trials"
+    assert shown["importances"] == {}  # six trials tell nothing of it
     assert (shown["study"], shown["direction"], shown["metric"]) == ("wine", "maximize", "accuracy")
     assert sum(shown["states"].values()) == 6
     best = shown["best"]
@@ -67,6 +72,34 @@ def test_the_text_of_a_study_names_its_winner_and_its_export(
         "worth trying next:\n  only 6 ",
     ):
         assert text in shown
+
+
+def test_what_mattered_is_one_line_with_the_largest_share_first() -> None:
+    shares = {"learning_rate": 0.6149, "width": 0.2, "depth": 0.1851, "activation": 0.00004}
+    assert overview.what_mattered(shares) == "what mattered: learning_rate 0.61, width 0.2, depth 0.19"
+    assert overview.what_mattered({}) == ""
+
+
+def test_a_study_of_enough_trials_tells_what_mattered(
+    finished_home: Home, make_trial: Callable[..., TrialRecord], capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = Storage(finished_home.database_url)
+    summary = overview.summarize(storage, "wine")
+    storage.close()
+    made = [
+        make_trial(
+            i,
+            1 - abs(i - 20) / 40,
+            hyperparameters={"learning_rate": 0.01 * 1.1**i, "momentum": 0.9 * (i * 17 % 40) / 40},
+            searched=("learning_rate", "momentum"),
+        )
+        for i in range(40)
+    ]
+    overview._print_text(summary, made, "finished")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("what mattered: ")]
+    shares = importances(spec_from_dict(summary.facts.spec), summary.facts.objectives, made)
+    assert line.startswith(f"what mattered: learning_rate {shares['learning_rate']:.2g}")
+    assert sum(shares.values()) == pytest.approx(1) and next(iter(shares)) == "learning_rate"
 
 
 def test_the_list_has_a_line_for_each_study(capsys: pytest.CaptureFixture[str]) -> None:
