@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -42,6 +41,8 @@ def importances(spec: StudySpec, objectives: Sequence[Objective], trials: Sequen
     names = {name for t in frozen for name in t.params}
     if len(frozen) < LEAST or not names or len({tuple(t.values) for t in frozen}) == 1:
         return {}
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # brings scikit-learn: seconds
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # Optuna announces every new study
     study = optuna.create_study(directions=[StudyDirection[o.direction.upper()] for o in objectives])
     study.add_trials(frozen)
