@@ -6,6 +6,7 @@ from pathlib import Path
 from studies.asked import find_asked
 from studies.display import Display, open_display, winner_lines
 from studies.errors import StudyBusy, UserError
+from studies.figures import number
 from studies.home import drive, open_home
 from studies.json_lines import JsonDisplay
 from studies.mirroring import bring_in_line
@@ -120,7 +121,7 @@ def _print_summary(outcome: Outcome, display: Display) -> None:
     display.note("the Pareto front:" if several else "the best trials:")
     rows = pareto_front(outcome.trials, facts.objectives) if several else ranking(outcome.trials, facts.objectives)
     for trial in rows[:_TABLE_ROWS]:
-        values = "  ".join(f"{o.metric} {v:.6g}" for o, v in zip(facts.objectives, trial.values or (), strict=True))
+        values = "  ".join(f"{o.metric} {number(v)}" for o, v in zip(facts.objectives, trial.values or (), strict=True))
         state = "" if trial.state == COMPLETE else f"{trial.state}  "
         chosen = hyperparameters_line(trial.hyperparameters, trial.searched)
         display.note(f"  trial {trial.number:>4}  {state}{values}  {chosen}")
@@ -128,7 +129,7 @@ def _print_summary(outcome: Outcome, display: Display) -> None:
     display.note("")
     display.note(
         f"the winner is trial {winner.number} of {len(outcome.trials)}: {objective.metric} "
-        f"{winner.values[0]:.6g}, {winner.n_parameters:,} parameters"
+        f"{number(winner.values[0])}, {winner.n_parameters:,} parameters"
     )
     for line in winner_lines(winner, objective):
         display.note(line)
@@ -139,7 +140,7 @@ def _print_summary(outcome: Outcome, display: Display) -> None:
 
 def _scores(name: str, metrics: object) -> str:
     assert isinstance(metrics, dict)
-    return f"  {name}  " + ", ".join(f"{key} {value:.4f}" for key, value in metrics.items())
+    return f"  {name}  " + ", ".join(f"{key} {number(value)}" for key, value in metrics.items())
 
 
 def _short(path: Path) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from studies import finals
+from studies.figures import number
 from studies.fit import OVERFITS, UNDERFITS, UNFINISHED, Fit, guessing_loss, not_compared, read_curve
 from studies.hyperparameters import RULES, Range, is_searched
 from studies.ranking import rank_correlation, ranking
@@ -103,11 +104,11 @@ def gap_lines(facts: StudyFacts, trial: TrialRecord, winner: Winner | None) -> l
         return lines
     both = f"{objective.metric} {_said(val)} on val and {_said(test)} on test"
     if val.low == val.high or (val.low <= test.high and test.low <= val.high):
-        verdict = "they agree" if val.low < val.high else f"they differ by {abs(test.mean - val.mean):.4f}"
+        verdict = "they agree" if val.low < val.high else f"they differ by {number(abs(test.mean - val.mean))}"
     else:
         # Not more: val's interval does not know of other rows, so that chance alone often parts the two.
         way = "worse" if objective.is_better(val.mean, test.mean) else "better"
-        verdict = f"test is {way} by {abs(test.mean - val.mean):.4f}; the study chose by val"
+        verdict = f"test is {way} by {number(abs(test.mean - val.mean))}; the study chose by val"
     return [*lines, f"val to test: {verdict}: {both}"]
 
 
@@ -121,7 +122,7 @@ def _measured(winner: Winner, split: str, metric: str) -> Interval:
 
 
 def _said(over_seeds: Interval) -> str:
-    return f"{over_seeds.mean:.4f}" if over_seeds.low == over_seeds.high else finals.of(over_seeds)
+    return number(over_seeds.mean) if over_seeds.low == over_seeds.high else finals.of(over_seeds)
 
 
 def _few_trials(case: Case) -> Iterator[Advice]:

@@ -11,6 +11,7 @@ from typing import Protocol, TextIO
 from rich.console import Console
 
 from studies import finals
+from studies.figures import number
 from studies.json_lines import JsonDisplay
 from studies.live import LiveDisplay
 from studies.records import EpochDone, Objective, TrialRecord, Winner
@@ -133,7 +134,11 @@ def winner_lines(winner: Winner, objective: Objective) -> list[str]:
         lines = [
             f"  {objective.metric} of trial {winner.number} over {len(winner.final.finalists[0].val)} fresh seeds "
             f"(mean, 95 %): val {finals.of(val)} over seeds"
-            + ("" if test is None else f", test {finals.of(test)} over {over}, gap {test.mean - val.mean:+.4f}"),
+            + (
+                ""
+                if test is None
+                else f", test {finals.of(test)} over {over}, gap {number(test.mean - val.mean, has_sign=True)}"
+            ),
             *(f"    {line}" for line in finals.finalist_lines(winner.final, objective)),
             *lines,
         ]
@@ -148,7 +153,7 @@ def winner_lines(winner: Winner, objective: Objective) -> list[str]:
 
 
 def _scores(name: str, metrics: Mapping[str, float]) -> str:
-    return f"  {name:<5} " + ", ".join(f"{key} {value:.4f}" for key, value in metrics.items())
+    return f"  {name:<5} " + ", ".join(f"{key} {number(value)}" for key, value in metrics.items())
 
 
 def study_page(tracking_uri: str, experiment_id: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
+from studies.figures import number
 from studies.ranking import pareto_front, ranking
 from studies.records import (
     COMPLETE,
@@ -142,7 +143,9 @@ def ensemble_line(final: Final, objective: Objective) -> str:
     mean = intervals(final.finalists[0].val)[objective.metric].mean
     what = f"the ensemble is {'' if final.is_ensemble else 'not '}exported"
     why = "better" if final.is_ensemble else "not better"
-    return f"{what}: on val its {objective.metric} {value:.4f} is {why} than {mean:.4f}, one network's in the mean"
+    return (
+        f"{what}: on val its {objective.metric} {number(value)} is {why} than {number(mean)}, one network's in the mean"
+    )
 
 
 def judged(winner: Winner, objective: Objective) -> float | None:
@@ -211,16 +214,16 @@ def finalist_lines(final: Final, objective: Objective) -> list[str]:
 
 def of(over_seeds: Interval) -> str:
     """`0.9712 [0.9680, 0.9744]`."""
-    return f"{over_seeds.mean:.4f} [{over_seeds.low:.4f}, {over_seeds.high:.4f}]"
+    return f"{number(over_seeds.mean)} [{number(over_seeds.low)}, {number(over_seeds.high)}]"
 
 
 def table(winner: Winner, objective: Objective) -> str:
     """All on test in one line: `network 0.9700 [0.9600, 0.9800] | gradient boosting 0.9600 | majority 0.1000`."""
     assert winner.final is not None
     own = on_test(winner.final).get(objective.metric)
-    network = f"{winner.test_metrics[objective.metric]:.4f}" if own is None else of(own)
+    network = number(winner.test_metrics[objective.metric]) if own is None else of(own)
     return " | ".join(
-        [f"network {network}", *(f"{r.name} {r.test[objective.metric]:.4f}" for r in others(winner.final))]
+        [f"network {network}", *(f"{r.name} {number(r.test[objective.metric])}" for r in others(winner.final))]
     )
 
 
@@ -239,15 +242,16 @@ def verdict(winner: Winner, objective: Objective) -> str:
     if not (math.isfinite(theirs) and math.isfinite(ours)):
         return ""
     is_ahead = sign * ours > sign * theirs
-    by = f"{rival.name} by {abs(ours - theirs):.4f}"
+    by = f"{rival.name} by {number(abs(ours - theirs))}"
     if (lead := rival.lead.get(objective.metric)) is None:
         place = f"level with {rival.name}" if ours == theirs else f"{'ahead of' if is_ahead else 'behind'} {by}"
         return f"on test the network is {place}; whether other seeds and rows would say so was not measured"
     ends = sorted(abs(end) for end in (lead.low, lead.high))
     if lead.low <= 0.0 <= lead.high:
-        between = f"{objective.metric} {lead.mean:+.4f} [{lead.low:+.4f}, {lead.high:+.4f}]"
+        mean, low, high = (number(v, has_sign=True) for v in (lead.mean, lead.low, lead.high))
+        between = f"{objective.metric} {mean} [{low}, {high}]"
         return f"the network and {rival.name} cannot be told apart on test ({between}): take what is easier to run"
-    by = f"{by} [{ends[0]:.4f}, {ends[1]:.4f}] of {objective.metric} on test"
+    by = f"{by} [{number(ends[0])}, {number(ends[1])}] of {objective.metric} on test"
     if is_ahead:
         return f"the network earns its place: it is ahead of {by}"
     return f"the network does not earn its place: it is behind {by}"

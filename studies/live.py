@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from studies.figures import number
 from studies.records import EpochDone, TrialRecord
 from studies.tally import Tally, hyperparameters_line, minutes
 
@@ -75,7 +76,7 @@ def block(tally: Tally, width: int, *, is_ascii: bool = False, is_over: bool = F
     lines = [_bar_line(tally, width, is_ascii=is_ascii, is_over=is_over)]
     if tally.best is not None and tally.best.value is not None:
         metric = tally.facts.objectives[0].metric
-        best = Text(f"{metric} {tally.best.value:.6g}", style="bold green")
+        best = Text(f"{metric} {number(tally.best.value)}", style="bold green")
         best.append(f"  trial {tally.best.number}  ", style="default not bold")
         best.append(hyperparameters_line(tally.best.hyperparameters, tally.best.searched), style="default not bold")
         lines.append(_labelled("best", best))

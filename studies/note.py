@@ -7,11 +7,12 @@ import re
 
 from studies import finals
 from studies.diagnosis import advise
+from studies.figures import number
 from studies.pictures import Material, progress
 from studies.ranking import best_trial
 from studies.records import COMPLETE, FAIL, FINISHED_STATES, PRUNED, Value
 from studies.runs import SIGN, TAG_LENGTH
-from studies.sentences import number, sentence
+from studies.sentences import sentence
 
 
 def story(material: Material) -> str:
@@ -48,7 +49,7 @@ def headline(material: Material) -> str:
     if on_test is not None:
         reached = f"{metric} {finals.of(on_test)} on test"
     elif metric in winner.test_metrics:
-        reached = f"{metric} {winner.test_metrics[metric]:.4f} on test"
+        reached = f"{metric} {number(winner.test_metrics[metric])} on test"
     else:
         reached = f"{winner.n_parameters:,} parameters"
     return f"{material.facts.name}: trial {winner.number} won, with {reached}"

@@ -12,6 +12,7 @@ from rich.table import Table
 from studies import finals
 from studies.diagnosis import advise, gap_lines
 from studies.display import study_page, winner_lines
+from studies.figures import number
 from studies.home import Home, is_driven, open_home
 from studies.importance import importances
 from studies.ranking import best_trial, pareto_front, ranking
@@ -44,7 +45,7 @@ def print_list() -> None:
         done = sum(n for state, n in summary.states.items() if state in FINISHED_STATES)
         budget = summary.facts.spec["budget"]
         total = budget.get("trials") if isinstance(budget, dict) else None
-        best = "-" if summary.best is None or summary.best.value is None else f"{summary.best.value:.4f}"
+        best = "-" if summary.best is None or summary.best.value is None else number(summary.best.value)
         table.add_row(
             name,
             state_of(home, storage, summary),
@@ -197,7 +198,9 @@ def _print_text(summary: StudySummary, trials: list[TrialRecord], state: str) ->
     if rows:
         print("\nthe Pareto front:" if several else "\nthe best trials:")
     for trial in rows[:_ROWS]:
-        values = "  ".join(f"{o.metric} {v:.6g}" for o, v in zip(facts.objectives, trial.values or (), strict=False))
+        values = "  ".join(
+            f"{o.metric} {number(v)}" for o, v in zip(facts.objectives, trial.values or (), strict=False)
+        )
         print(
             f"  trial {trial.number:>4}  {trial.state:<8}  {values}  {trial.n_parameters:>9,} parameters  "
             f"{hyperparameters_line(trial.hyperparameters, trial.searched)}"

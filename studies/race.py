@@ -7,6 +7,7 @@ from typing import Any
 
 from studies import finals
 from studies.errors import UserError
+from studies.figures import number
 from studies.hyperparameters import Range, Setting, n_choices
 from studies.records import COMPLETE, Interval, Objective, TrialRecord, Winner
 from studies.sections import SAMPLERS
@@ -139,7 +140,7 @@ def rows(results: Sequence[Result], objective: Objective) -> list[list[str]]:
         done = sum(t.state == COMPLETE for t in result.trials)
         over = result.interval(objective)
         fresh = finals.of(over) if over is not None else "not measured"
-        found.append([result.sampler, f"{best:.4f}", at, f"{done} of {len(result.trials)}", fresh])
+        found.append([result.sampler, number(best), at, f"{done} of {len(result.trials)}", fresh])
     return found
 
 
@@ -157,7 +158,7 @@ def verdict(results: Sequence[Result], objective: Objective) -> str:
     said = []
     for name in others:
         lead = finals.interval([sign * (a - b) for a, b in zip(known[first], known[name], strict=True)])
-        by = f"{lead.mean:.4f} [{lead.low:.4f}, {lead.high:.4f}]"
+        by = f"{number(lead.mean)} [{number(lead.low)}, {number(lead.high)}]"
         said.append(f"ahead of {name} by {by}" if lead.low > 0 else f"not to be told from {name} ({by})")
     n = len(known[first])
     return (
@@ -169,7 +170,7 @@ def verdict(results: Sequence[Result], objective: Objective) -> str:
 def _of_one_search(first: str, second: str, results: Sequence[Result], objective: Objective) -> str:
     one, other = (next(r for r in results if r.sampler == name) for name in (first, second))
     ours, theirs = one.interval(objective), other.interval(objective)
-    alone = f"{one.value(objective):.4f} against {other.value(objective):.4f}"
+    alone = f"{number(one.value(objective))} against {number(other.value(objective))}"
     if ours is None or theirs is None:
         told = f"{first} comes out ahead of {second} ({alone}), by values that each search chose itself"
     elif ours.low <= theirs.high and theirs.low <= ours.high:

@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from studies.figures import number
 from studies.records import Winner
 from studies.tracking_store import Refused, Unreachable
 
@@ -198,8 +199,8 @@ def why_it_stays(request: Request, champion: Mapping[str, str]) -> str:
         return f"that one was not judged by {request.metric}, and the two cannot be compared{by_hand}"
     ours, theirs = request.value, float(champion[VALUE_TAG])
     is_better = ours > theirs if request.direction == "maximize" else ours < theirs
-    what = f"{request.metric} {ours:.6g} on val"
-    return "" if is_better else f"on the same data {what} is not better than its {theirs:.6g}"
+    what = f"{request.metric} {number(ours)} on val"
+    return "" if is_better else f"on the same data {what} is not better than its {number(theirs)}"
 
 
 def _new_version(client: "MlflowClient", request: Request) -> str:

@@ -18,13 +18,14 @@ from markupsafe import Markup, escape
 from studies import finals, pictures
 from studies.drawing import draw
 from studies.errors import StudiesError, UserError
+from studies.figures import number
 from studies.home import Home, open_home
 from studies.note import headline, next_steps, states_text, story, winner_text
 from studies.pictures import Material
 from studies.ranking import pareto_front, ranking
 from studies.records import FINISHED_STATES, TrialRecord
 from studies.runs import STORY
-from studies.sentences import alternative, number, sentence
+from studies.sentences import alternative, sentence
 from studies.spec import spec_from_dict
 from studies.storage import Storage
 
@@ -189,8 +190,8 @@ def _rivals(own: Material) -> list[tuple[str, str]]:
     if winner is None or winner.final is None or metric not in winner.test_metrics:
         return []
     measured = finals.on_test(winner.final).get(metric)
-    network = f"{winner.test_metrics[metric]:.4f}" if measured is None else finals.of(measured)
-    return [("network", network), *((r.name, f"{r.test[metric]:.4f}") for r in finals.others(winner.final))]
+    network = number(winner.test_metrics[metric]) if measured is None else finals.of(measured)
+    return [("network", network), *((r.name, number(r.test[metric])) for r in finals.others(winner.final))]
 
 
 def _check(target: Path) -> None:

@@ -5,6 +5,7 @@ from functools import singledispatch
 
 import numpy as np
 
+from studies.figures import number
 from studies.pictures import (
     Calibration,
     Confusion,
@@ -211,10 +212,3 @@ def _(p: Residuals) -> str:
         f"Half of the {a.n_rows:,} {a.split} rows{sampled} are missed by less than {number(half)} of "
         f"{a.targets[p.target]}, nine in ten by less than {number(most)}; the answers are {lean}."
     )
-
-
-def number(value: float) -> str:
-    """A value as people read it: four digits, and thousands set apart."""
-    if not math.isfinite(value):
-        return str(value)
-    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from studies.figures import number
 from studies.halving import rungs
 from studies.pace import Pace
 from studies.ranking import best_trial
@@ -93,8 +94,8 @@ class Tally:
         """Counts, best, rate and time left in one line."""
         parts = [f"{self.n_done} trials" if self.n_trials is None else f"{self.n_done}/{self.n_trials} trials"]
         parts += [f"{self.states[PRUNED]} pruned", f"{self.states[FAIL]} failed"]
-        if self.best is not None:
-            parts.append(f"best {self.facts.objectives[0].metric} {self.best.value:.4f} (trial {self.best.number})")
+        if self.best is not None and self.best.value is not None:
+            parts.append(f"best {self.facts.objectives[0].metric} {number(self.best.value)} (trial {self.best.number})")
         if self.trials_per_s > 0:
             parts.append(f"{self.trials_per_s:.1f} trials/s")
             if (left := self.seconds_left) is not None:
@@ -107,8 +108,8 @@ class Tally:
             return "getting ready"
         e = self.epoch.epoch
         return (
-            f"trial {self.epoch.number}, epoch {e.epoch}/{self.epochs}: train loss {e.train_loss:.4f}, "
-            f"val loss {e.val_loss:.4f}, val {self.facts.curve_metric} {e.val_metric:.4f}"
+            f"trial {self.epoch.number}, epoch {e.epoch}/{self.epochs}: train loss {number(e.train_loss)}, "
+            f"val loss {number(e.val_loss)}, val {self.facts.curve_metric} {number(e.val_metric)}"
         )
 
     def rungs_line(self) -> str:

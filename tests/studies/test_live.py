@@ -54,7 +54,7 @@ def test_the_block_says_what_a_person_wants_to_know(make_facts: Facts, make_tria
     tally.add_trials([make_trial(0, 0.5, PRUNED, rungs={5: 0.5}), make_trial(1, 0.75), make_trial(2, None, FAIL)])
     bar, best, course, rungs, now = block(tally, 100).plain.split("\n")
     assert re.fullmatch(r"wine  ━+─+  3/8 trials  [\d.]+/(s|min)  \d+ s left", bar)
-    assert best == "best    accuracy 0.75  trial 1  learning_rate 0.0667, activation tanh"
+    assert best == "best    accuracy 0.7500  trial 1  learning_rate 0.0667, activation tanh"
     assert course == "course  0.75 ██ 0.75"
     assert rungs == "rungs   pruned 1 at epoch 5; 1 to the end, 1 failed"
     assert now.startswith("now     trial 4, epoch 7/40: train loss 0.5000")
@@ -124,7 +124,7 @@ def test_a_terminal_shows_a_block_that_is_drawn_in_place(columns: int) -> None:
     assert all(cell_len(line) <= columns for line in lines if not line.startswith("study "))
     last = lines[-6:]
     assert last[0].startswith("wine  ━") and "16/16 trials" in last[0] and "left" not in last[0]
-    assert last[1].startswith("best    accuracy 0.8  trial 12  width 64") and last[2].startswith("course  0.5 ▁")
+    assert last[1].startswith("best    accuracy 0.8000  trial 12  width 64") and last[2].startswith("course  0.5 ▁")
     assert last[3] == "rungs   pruned 12 at epoch 5; 4 to the end, 0 failed"
     assert last[5] == "all 16 trials are done"
     assert any("s left" in line for line in lines)
