@@ -16,6 +16,7 @@ from studies.findings import FROM_COPY, Diagnosis, Finding
 from studies.home import Home, is_driven, open_to_others, without_password
 from studies.records import StudyFacts, TrialRecord, Winner
 from studies.runs import STUDY, TAG_LENGTH
+from studies.server import LOOPBACK
 from studies.storage import Storage
 from studies.stores import existing_store
 from studies.tracking_store import TrackingStore, Unreachable
@@ -146,7 +147,7 @@ def _mirrors(home: Home, storage: Storage, wards: Sequence[_Ward], notes: list[s
         if store is None:
             return [Finding("MLflow: missing experiment", "there is no tracking database yet", w.name) for w in wards]
         try:
-            return [finding for ward in wards for finding in _mirror(storage, store, ward)]
+            return [finding for ward in wards for finding in _mirror(home, storage, store, ward)]
         finally:
             store.close()
     except Unreachable as error:
@@ -157,7 +158,7 @@ def _mirrors(home: Home, storage: Storage, wards: Sequence[_Ward], notes: list[s
     return []
 
 
-def _mirror(storage: Storage, store: TrackingStore, ward: _Ward) -> list[Finding]:
+def _mirror(home: Home, storage: Storage, store: TrackingStore, ward: _Ward) -> list[Finding]:
     facts = ward.facts
     assert facts is not None
 
@@ -175,7 +176,7 @@ def _mirror(storage: Storage, store: TrackingStore, ward: _Ward) -> list[Finding
     experiment = own_experiment(store, facts)
     if experiment is None or experiment.is_deleted:
         return found
-    found += _mark(storage, store, facts.name, experiment.experiment_id)
+    found += _mark(storage, store, facts.name, experiment.experiment_id, is_own=home.tracking_uri is None)
     winner = storage.winner(facts.name)
     if winner is not None and ward.is_whole:
         found += _shown_winner(store, facts, experiment.experiment_id, winner[0])
@@ -187,12 +188,15 @@ def _said(number: int | None, text: str) -> str:
     return f"{whose}: {text}" if text else whose
 
 
-def _mark(storage: Storage, store: TrackingStore, study: str, experiment_id: str) -> list[Finding]:
-    """Whether the database says rightly where the study is mirrored; before it is mirrored it says nothing."""
+def _mark(storage: Storage, store: TrackingStore, study: str, experiment_id: str, *, is_own: bool) -> list[Finding]:
+    """Whether the database says rightly where the study is mirrored; before it is mirrored it says nothing.
+
+    The home's own server (`is_own`) takes another port when its own is taken: of its address the host alone counts.
+    """
     address, experiment = storage.mirror(study)
     if address is None and experiment is None:
         return []
-    is_local = store.identity[0] == "sql" and not store.where and (address or "").startswith("http://127.0.0.1:")
+    is_local = is_own and (address or "").startswith(LOOPBACK)
     if experiment == experiment_id and (address == store.where or is_local):
         return []
     named = f"{experiment} at {without_password(address or 'no address')}"

@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from studies import finals
+from studies import finals, server
 from studies.diagnosis import advise, gap_lines
 from studies.display import study_page, winner_lines
 from studies.figures import number
@@ -25,6 +25,8 @@ _ROWS = 10
 _CLOSE = 5
 """The best trials whose curves are looked at."""
 _MOST_ADVICE = 3
+_WIDEST = 10_000
+"""Columns of what is no terminal."""
 _LEAST_SHARE = 0.005
 """Importances that round to nothing are not told."""
 
@@ -55,7 +57,10 @@ def print_list() -> None:
             best,
             f"{datetime.fromtimestamp(summary.last_activity):%Y-%m-%d %H:%M}",
         )
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDEST)  # in a pipe a study is one line, for `grep` and the like
+    console.print(table)
 
 
 def print_study(study: str, *, as_json: bool) -> None:
@@ -74,7 +79,9 @@ def print_study(study: str, *, as_json: bool) -> None:
     tracking_uri, experiment_id = storage.mirror(study)
     _print_text(summary, _trials_to_judge(storage, summary), state_of(home, storage, summary))
     if tracking_uri is not None and experiment_id is not None:
-        print(f"MLflow  {study_page(tracking_uri, experiment_id)}")
+        address = address_now(home, tracking_uri)
+        page = f"`studies ui {study}` starts its server" if address is None else study_page(address, experiment_id)
+        print(f"MLflow  {page}")
 
 
 def study_as_json(home: Home, storage: Storage, study: str) -> dict[str, object]:
@@ -87,9 +94,26 @@ def study_as_json(home: Home, storage: Storage, study: str) -> dict[str, object]
         "importances": _importances(summary.facts, trials),
         "gaps": _gaps(summary, trials),
         "next": [asdict(a) for a in advise(summary.facts, trials, summary.winner)],
-        "tracking_uri": tracking_uri,
+        "tracking_uri": None if tracking_uri is None else address_now(home, tracking_uri) or tracking_uri,
         "experiment_id": experiment_id,
     }
+
+
+def address_now(home: Home, noted: str) -> str | None:
+    """Where the server that mirrors a study listens now: the home's own may have moved to another port.
+
+    Args:
+        home: Of the study.
+        noted: The server's address when the study was mirrored last.
+
+    Returns:
+        An address; None where it is the home's own server and does not run.
+    """
+    is_own = home.tracking_uri is None and noted.startswith(server.LOOPBACK) and (home.root / "mlflow.db").exists()
+    if not is_own:
+        return noted
+    running = server.find(home.root)
+    return None if running is None else running.address
 
 
 def state_of(home: Home, storage: Storage, summary: StudySummary) -> str:

@@ -31,6 +31,8 @@ import psutil
 from studies.errors import TrackingError
 
 HOST = "127.0.0.1"
+LOOPBACK = f"http://{HOST}:"
+"""What the address of a home's server begins with; its port follows."""
 PORTS_TRIED = 100
 """How many ports from the wanted one upwards may be busy."""
 STATE_FILE = "server.json"

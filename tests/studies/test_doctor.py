@@ -487,6 +487,11 @@ def test_mlflow_and_files_that_differ_are_found_and_mended(sqlite_ward: Ward, na
     assert ward.examine().findings == () and repr(ward.records) == before
 
 
+def test_a_server_that_moved_to_another_port_is_no_fault(sqlite_ward: Ward) -> None:
+    sqlite_ward.sql("UPDATE dlcore_studies SET tracking_uri = 'http://127.0.0.1:1'")
+    assert sqlite_ward.examine().findings == ()
+
+
 def test_a_damaged_index_is_found_and_made_again(sqlite_ward: Ward) -> None:
     ward = sqlite_ward
     path = ward.home.database_url.removeprefix("sqlite:///")

@@ -1,15 +1,7 @@
 """The live block: its lines as text, and the whole of it in a real pseudo-terminal."""
 
-import fcntl
-import os
-import pty
 import re
-import struct
-import subprocess
-import sys
-import termios
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
@@ -17,11 +9,11 @@ from rich.cells import cell_len
 from studies.live import block, sparkline
 from studies.records import FAIL, PRUNED, EpochDone, EpochRecord, StudyFacts, TrialRecord
 from studies.tally import Tally
+from tests.terminals import COLOUR, CONTROL, terminal
 
 Facts = Callable[..., StudyFacts]
 Make = Callable[..., TrialRecord]
 EPOCH = EpochDone(4, EpochRecord(7, 0.5, 0.25, 0.875, 0.05, 1.0))
-ROOT = Path(__file__).parent.parent.parent
 REPLAY = """
 import sys, time
 sys.path.insert(0, "tests/studies")
@@ -90,37 +82,11 @@ def test_a_sparkline_goes_from_the_least_to_the_greatest() -> None:
     assert sparkline([0, 1], 8, is_ascii=True) == "_#"
 
 
-def terminal(columns: int, **environment: str) -> str:
-    """What a program writes to a terminal of so many columns."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    kept = {
-        k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR", "TERM", "CI", "FORCE_COLOR")
-    }
-    program = subprocess.Popen(
-        [sys.executable, "-c", REPLAY],
-        stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT, env=kept | {"TERM": "xterm-256color"} | environment,
-    )  # fmt: skip
-    os.close(theirs)
-    written = b""
-    try:
-        while chunk := os.read(ours, 4096):
-            written += chunk
-    except OSError:  # the other end was closed: Linux says so
-        pass
-    os.close(ours)
-    assert program.wait(timeout=60) == 0, written.decode()
-    return written.decode()
-
-
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-
-
 @pytest.mark.parametrize("columns", [80, 120])
 def test_a_terminal_shows_a_block_that_is_drawn_in_place(columns: int) -> None:
-    written = terminal(columns)
+    written = terminal(REPLAY, columns)
     assert "\x1b[1A" in written and "\x1b[?25h" in written  # it goes up, and gives the cursor back at the end
-    lines = [line for line in _CONTROL.sub("", written).replace("\r", "\n").split("\n") if line.strip()]
+    lines = [line for line in CONTROL.sub("", written).replace("\r", "\n").split("\n") if line.strip()]
     assert all(cell_len(line) <= columns for line in lines if not line.startswith("study "))
     last = lines[-6:]
     assert last[0].startswith("wine  ━") and "16/16 trials" in last[0] and "left" not in last[0]
@@ -131,17 +97,16 @@ def test_a_terminal_shows_a_block_that_is_drawn_in_place(columns: int) -> None:
 
 
 def test_no_colour_is_no_colour() -> None:
-    codes = re.findall(r"\x1b\[([0-9;]*)m", terminal(80, NO_COLOR="1"))
-    assert not [code for code in codes if re.search(r"(^|;)(3[0-7]|38|9[0-7]|4[0-7])(;|$)", code)]
-    assert re.search(r"\x1b\[[0-9;]*3[0-7]", terminal(80))
+    assert COLOUR.search(terminal(REPLAY, 80, NO_COLOR="1")) is None
+    assert COLOUR.search(terminal(REPLAY, 80)) is not None
 
 
 def test_a_dumb_terminal_gets_plain_lines() -> None:
-    written = terminal(80, TERM="dumb")
+    written = terminal(REPLAY, 80, TERM="dumb")
     assert "\x1b" not in written
     assert "16/16 trials, 12 pruned, 0 failed, best accuracy 0.8000 (trial 12)" in written
 
 
 def test_a_terminal_that_knows_ascii_alone_gets_it() -> None:
-    written = terminal(80, PYTHONIOENCODING="ascii")
+    written = terminal(REPLAY, 80, PYTHONIOENCODING="ascii")
     assert "#" in written and written.isascii()

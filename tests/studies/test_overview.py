@@ -1,10 +1,13 @@
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
-from studies import overview
+from studies import overview, server
 from studies.errors import UserError
 from studies.home import Home, drive
 from studies.importance import importances
@@ -12,6 +15,7 @@ from studies.ranking import ranking
 from studies.records import TrialRecord
 from studies.spec import spec_from_dict
 from studies.storage import Storage
+from tests.terminals import COLOUR, CONTROL, piped, terminal
 
 pytestmark = pytest.mark.slow  # a whole study runs before them
 
@@ -74,6 +78,27 @@ def test_the_text_of_a_study_names_its_winner_and_its_export(
         assert text in shown
 
 
+def test_the_page_of_a_study_is_where_its_server_listens_now(
+    finished_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished_home.root, tmp_path / "home")
+    home = Home(tmp_path / "home", f"sqlite:///{tmp_path / 'home' / 'studies.db'}", None)
+    (home.root / "mlflow.db").touch()
+    storage = Storage(home.database_url)
+    storage.store_mirror("wine", "http://127.0.0.1:5000", "7")
+    monkeypatch.setenv("STUDIES_HOME", str(home.root))
+    for port, page in ((5003, "http://127.0.0.1:5003/#/experiments/7/runs"), (None, "`studies ui wine` starts its")):
+        found = None if port is None else server.Server(f"http://127.0.0.1:{port}", 1, port)
+        monkeypatch.setattr(server, "find", lambda _home, found=found: found)
+        overview.print_study("wine", as_json=False)
+        assert f"\nMLflow  {page}" in capsys.readouterr().out
+        assert overview.study_as_json(home, storage, "wine")["tracking_uri"] == f"http://127.0.0.1:{port or 5000}"
+    assert overview.address_now(home, "http://example.org") == "http://example.org"
+    elsewhere = replace(home, tracking_uri="http://127.0.0.1:8000")
+    assert overview.address_now(elsewhere, "http://127.0.0.1:8000") == "http://127.0.0.1:8000"
+    storage.close()
+
+
 def test_what_mattered_is_one_line_with_the_largest_share_first() -> None:
     shares = {"learning_rate": 0.6149, "width": 0.2, "depth": 0.1851, "activation": 0.00004}
     assert overview.what_mattered(shares) == "what mattered: learning_rate 0.61, width 0.2, depth 0.19"
@@ -106,6 +131,48 @@ def test_the_list_has_a_line_for_each_study(capsys: pytest.CaptureFixture[str]) 
     overview.print_list()
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "wine" in line]
     assert "6/6" in line and "accuracy" in line and "finished" in line
+
+
+BOTH = """
+from studies import overview
+overview.print_list()
+print("----")
+overview.print_study("wine", as_json=False)
+"""
+
+
+@pytest.fixture(scope="module")
+def in_pipe(finished_home: Home) -> str:
+    written = piped(BOTH, STUDIES_HOME=str(finished_home.root))
+    assert "\x1b" not in written
+    return written
+
+
+@pytest.mark.parametrize(("columns", "environment"), [(80, {}), (120, {"NO_COLOR": "1"}), (80, {"TERM": "dumb"})])
+def test_a_terminal_shows_what_a_pipe_does_within_its_columns(
+    columns: int, environment: dict[str, str], in_pipe: str
+) -> None:
+    written = terminal(BOTH, columns, **environment).replace("\r\n", "\n")
+    if environment:
+        assert ("\x1b" not in written) if "TERM" in environment else (COLOUR.search(written) is None)
+    listed, shown = CONTROL.sub("", written).split("----\n")
+    assert all(cell_len(line) <= columns for line in listed.splitlines())
+    (line,) = [line for line in listed.splitlines() if line.split()[:1] == ["wine"]]
+    assert "finished" in line and "6/6" in line
+    assert shown == in_pipe.partition("----\n")[2]
+
+
+def test_a_pipe_has_one_line_for_a_study_however_long_its_name_is(
+    finished_home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = Storage(finished_home.database_url)
+    found = overview.summarize(storage, "wine")
+    storage.close()
+    long = replace(found, facts=replace(found.facts, data_name="rows-of-" + "many-" * 30 + "wines"))
+    monkeypatch.setattr(overview, "summarize", lambda _storage, _name: long)
+    overview.print_list()
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["wine"]]
+    assert long.facts.data_name in line and "6/6" in line
 
 
 def test_the_state_of_a_study_follows_from_its_trials_and_its_driver(
