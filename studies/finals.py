@@ -172,20 +172,24 @@ def seeds_within(trials: Sequence[TrialRecord], n_seeds: int, spent_s: float) ->
     return min(n_seeds, max(2, math.floor(min(affordable, n_seeds))))
 
 
-def shown_metrics(winner: Winner) -> dict[str, float]:
-    """What the study's run shows of its winner: `test_accuracy` is of the exported network, `final_test_accuracy_mean`,
-    `_low` and `_high` of its fresh seeds (and of rows), `gradient_boosting_test_accuracy` of a rival."""
+def shown_metrics(winner: Winner, objectives: Sequence[Objective]) -> dict[str, float]:
+    """What the study's run shows of its winner: `test_accuracy` is of the exported network, as is every metric there.
+
+    Of its fresh seeds (and rows) there are `final_test_accuracy_mean`, `_low` and `_high`, of a rival
+    `gradient_boosting_test_accuracy`, by the objectives alone: MLflow draws a chart of each; the report has the rest.
+    """
     found = {f"val_{name}": value for name, value in winner.val_metrics.items()}
     found |= {f"test_{name}": value for name, value in winner.test_metrics.items()}
     if (final := winner.final) is None:
         return found
+    names = {objective.metric for objective in objectives}
     for split, over in (("val", _on_val(final)), ("test", on_test(final))):
-        for name, found_there in over.items():
-            found |= {f"final_{split}_{name}_{part}": value for part, value in asdict(found_there).items()}
+        for name in sorted(names & set(over)):
+            found |= {f"final_{split}_{name}_{part}": value for part, value in asdict(over[name]).items()}
     for rival in others(final):
         key = rival.name.replace(" ", "_")
         for split, once in (("val", rival.val), ("test", rival.test)):
-            found |= {f"{key}_{split}_{name}": value for name, value in once.items()}
+            found |= {f"{key}_{split}_{name}": once[name] for name in sorted(names & set(once))}
     return found
 
 

@@ -120,7 +120,8 @@ class MirroredStudy:
     def write_winner(self, winner: Winner) -> None:
         """Show the winner on the parent run: which trial it is, what it reached, and what its rivals did."""
         at, step = self._end_ms(), 0 if winner.final is None else 1  # what an earlier version wrote must not hide it
-        points = [Metric(runs.to_key(name), value, at, step) for name, value in shown_metrics(winner).items()]
+        shown = shown_metrics(winner, self.facts.objectives)
+        points = [Metric(runs.to_key(name), value, at, step) for name, value in shown.items()]
         tags = {key: text[: runs.TAG_LENGTH] for key, text in shown_tags(winner, self.facts.objectives[0]).items()}
         self.store.log(self.parent_run_id, [point for point in points if runs.is_finite(point)], tags=tags)
 

@@ -174,11 +174,13 @@ def test_programs_get_a_mean_and_an_interval_and_no_nan(winner: Winner) -> None:
 @pytest.mark.parametrize("final", [None, Final({}, (), ())])
 def test_without_finals_programs_get_numbers(winner: Winner, final: Final | None) -> None:
     assert finals.json_of_test(replace(winner, final=final)) == {"accuracy": 0.8}
-    assert set(finals.shown_metrics(replace(winner, final=final))) == {"val_accuracy", "test_accuracy"}
+    assert set(finals.shown_metrics(replace(winner, final=final), [ACCURACY])) == {"val_accuracy", "test_accuracy"}
 
 
 def test_the_studys_run_shows_means_intervals_and_rivals(winner: Winner) -> None:
-    found = finals.shown_metrics(winner)
+    found = finals.shown_metrics(winner, [ACCURACY])
+    assert not [name for name in found if "loss" in name]  # of the objective alone: each is a chart in MLflow
+    assert "final_test_loss_mean" in finals.shown_metrics(winner, [ACCURACY, Objective("loss", "minimize")])
     assert found["final_val_accuracy_mean"] == pytest.approx(0.85)
     assert [found[f"final_test_accuracy_{part}"] for part in ("low", "mean", "high")] == [0.1, 0.8, 1.4]
     assert found["gradient_boosting_test_accuracy"] == 0.5 and found["ensemble_of_4_val_accuracy"] == 0.95
