@@ -1,52 +1,99 @@
 """How long the rest of a search will take, from what was done so far: numbers in, a number out.
 
-Trials are stored a cohort at a time, and halving stops most of them early: so a cohort's own epochs say how far it is,
-and the price of a trial is taken from the later half of those that were stored, since a search moves to networks of
-another size. What is paid once is not in the price: what came before the first epoch, and the longest pause in the
-first cohort, while processes start and memory is filled.
+Two things are asked of the cohorts of the later half of those that were stored:
+
+- What a trial of theirs took: the median, since start-up and other programs only ever add.
+- How much more or less the next ones will take. Halving leaves about equal epochs to every cohort, but a search moves
+  to networks of another size: a sampler that learns asks for what did well, so the next ones are taken to be like the
+  best eighth of each cohort, its guides; one that does not learn asks for what it always asked. A network weighs its
+  parameters, and something for each layer, since a small layer costs its calls and not its products.
+
+What is paid once is left out: what came before the first epoch, and the longest pause in the first cohort, while
+processes start and memory is filled. A cohort's own epochs say how far it is.
 """
 
-from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import pow
+from statistics import median_low
 
 _LEAST_EPOCHS = 20
 _LEAST_SHARE = 0.15
 """Of the first cohort; below both nothing is said."""
+LAYER = 6_000
+"""Parameters whose products take as long as a hidden layer's calls; measured on two cores, at a batch of 128."""
+_GROWTH = 0.6
+"""Power of the work with which seconds grow: asking, storing and measuring do not grow with networks. Of 0, 0.4, ... 1
+the best on recorded searches; see benchmarks/pace.py."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a stored trial cost."""
+
+    epochs: int
+    n_parameters: int
+    depth: int
+    is_guide: bool
+    """Whether it is of the best of its cohort: the next ones will be like it, if the sampler learns."""
+
+    @property
+    def weight(self) -> int:
+        """Of its network: what an epoch of it is beside one of another network."""
+        return self.n_parameters + LAYER * self.depth
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A cohort, or what of it was stored at once."""
+
+    n_trials: int
+    epochs: int
+    work: float
+    n_guides: int
+    weight: float
+    """Of all its guides."""
+    at: float
+    """When it was stored."""
 
 
 class Pace:
     """Seconds until a number of trials is trained."""
 
-    def __init__(self, began: float, epochs_per_trial: float, cohort: int) -> None:
+    def __init__(self, began: float, epochs_per_trial: float, cohort: int, *, is_guided: bool = True) -> None:
         """Begin at a time.
 
         Args:
             began: When the search began, by any clock.
             epochs_per_trial: Mean epochs of a trial as the rungs leave them, at most.
             cohort: Trials of a cohort.
+            is_guided: Whether the sampler learns from trials.
         """
-        self._cohort = cohort
+        self._cohort, self._is_guided = cohort, is_guided
         self._expected = epochs_per_trial * cohort
         self._start, self._latest = began, began
         """When the first cohort began, less its pause; when something was heard."""
         self._pause = 0.0
-        self._told: deque[tuple[int, float]] = deque(maxlen=256)
-        """Trials stored so far and when, one entry a cohort."""
+        self._stored: list[_Stored] = []
         self._epochs = self._all_epochs = 0
         """Epochs heard of since trials were stored last, and before that."""
 
     def epoch(self, now: float) -> None:
         """A trial finished an epoch."""
-        if not self._told and self._epochs == 0:
+        if not self._stored and self._epochs == 0:
             self._start = now
-        elif not self._told and now - self._latest > self._pause:
+        elif not self._stored and now - self._latest > self._pause:
             self._pause = now - self._latest
         self._latest = now
         self._epochs += 1
 
-    def told(self, n_trials: int, now: float) -> None:
+    def told(self, trials: Sequence[Trained], now: float) -> None:
         """A cohort of trials was stored."""
-        n = self._told[-1][0] if self._told else 0
-        self._told.append((n + n_trials, now))
+        if not trials:
+            return
+        guides = [t.weight for t in trials if t.is_guide]
+        epochs, work = sum(t.epochs for t in trials), sum(t.epochs * t.weight for t in trials)
+        self._stored.append(_Stored(len(trials), epochs, work, len(guides), sum(guides), now))
         self._all_epochs += self._epochs
         self._epochs = 0
 
@@ -54,20 +101,27 @@ class Pace:
         """Seconds until `n_left` more trials are stored; None where nothing is known yet."""
         if n_left == 0:
             return 0.0
-        if not self._told:
+        if not self._stored:
             share = min(1.0, self._epochs / self._expected)
             if self._epochs < _LEAST_EPOCHS or share < _LEAST_SHARE:
                 return None
             spent = now - self._start - self._pause
             return spent / share * n_left / self._cohort - spent
-        n, at = self._told[-1]
-        before, since = 0, self._start + self._pause
-        for m, then in self._told:
-            if m > n / 2 or m == n:
-                break
-            before, since = m, then
-        each = (at - since) / (n - before)
         # Of epochs that are told now and then only, as by workers, a cohort has fewer than it trains.
-        heard = self._all_epochs / n * self._cohort
+        heard = self._all_epochs / sum(c.n_trials for c in self._stored) * self._cohort
         underway = min(1.0, self._epochs / heard) if heard else 0.0
-        return each * max(0.0, n_left - underway * min(self._cohort, n_left))
+        return self._each() * max(0.0, n_left - underway * min(self._cohort, n_left))
+
+    def _each(self) -> float:
+        """Seconds that one more trial takes: the median of what the later cohorts say, of two the lower."""
+        half = len(self._stored) // 2
+        later = self._stored[half:]
+        since = [self._stored[half - 1].at if half else self._start + self._pause, *(c.at for c in later)]
+        seconds = [(c.at - then) / c.n_trials for then, c in zip(since, later, strict=False)]
+        n_guides = sum(c.n_guides for c in later)
+        if not (self._is_guided and n_guides and all(c.work for c in later)):
+            return median_low(seconds)
+        epochs = sum(c.epochs for c in later) / sum(c.n_trials for c in later)
+        work = epochs * sum(c.weight for c in later) / n_guides
+        ratios = [work / (c.work / c.n_trials) for c in later]
+        return median_low([s * pow(ratio, _GROWTH) for s, ratio in zip(seconds, ratios, strict=True)])

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from studies.figures import number
 from studies.halving import rungs
-from studies.pace import Pace
-from studies.ranking import best_trial
+from studies.pace import Pace, Trained
+from studies.ranking import best_trial, ranking
 from studies.records import COMPLETE, FAIL, FINISHED_STATES, PRUNED, EpochDone, StudyFacts, TrialRecord, Value
 
 
@@ -51,7 +51,8 @@ class Tally:
         """The best value after each trial, from the first one that trained to its end: a cut one is another thing."""
         self._count([t for t in done if t.state in FINISHED_STATES])
         self._n_before = self.n_done
-        self._pace = Pace(self._started, _epochs_per_trial(facts, epochs), facts.cohort_size)
+        per_trial = epochs_per_trial(facts, epochs)
+        self._pace = Pace(self._started, per_trial, facts.cohort_size, is_guided=is_guided(facts))
 
     def add_epoch(self, event: EpochDone) -> None:
         """A trial finished an epoch."""
@@ -61,7 +62,23 @@ class Tally:
     def add_trials(self, trials: Sequence[TrialRecord]) -> None:
         """A cohort's results."""
         self._count(trials)
-        self._pace.told(len(trials), self._clock())
+        self._pace.told(self.trained(trials), self._clock())
+
+    def trained(self, trials: Sequence[TrialRecord]) -> list[Trained]:
+        """What the trials of a cohort cost, and which eighth of it was the best; depth is 1 where a spec has none."""
+        whole = ranking([t for t in trials if t.state == COMPLETE], self.facts.objectives)
+        guides = {t.number for t in whole[: max(1, len(trials) // 8)]}
+        # Workers tell of trials without their curves.
+        last = {t.number: max(t.rungs, default=1) if t.state == PRUNED else self.epochs for t in trials}
+        return [
+            Trained(
+                len(t.curve) or last[t.number],
+                t.n_parameters,
+                int(t.hyperparameters.get("depth", 1)),
+                t.number in guides,
+            )
+            for t in trials
+        ]
 
     def _count(self, trials: Sequence[TrialRecord]) -> None:
         for trial in trials:
@@ -121,7 +138,7 @@ class Tally:
         return f"{pruned}; {self.states[COMPLETE]} to the end, {self.states[FAIL]} failed"
 
 
-def _epochs_per_trial(facts: StudyFacts, epochs: int) -> float:
+def epochs_per_trial(facts: StudyFacts, epochs: int) -> float:
     """Mean epochs of a trial of a cohort as halving leaves them; all of them where a pruner decides, or nobody."""
     search = facts.spec.get("search")
     ladder = search.get("halving") if isinstance(search, Mapping) else None
@@ -132,6 +149,12 @@ def _epochs_per_trial(facts: StudyFacts, epochs: int) -> float:
         total += living * (rung - before)
         living, before = math.ceil(living / ladder["reduction_factor"]), rung
     return total / facts.cohort_size
+
+
+def is_guided(facts: StudyFacts) -> bool:
+    """Whether the sampler asks for what did well."""
+    search = facts.spec.get("search")
+    return isinstance(search, Mapping) and search.get("sampler") in ("tpe", "gp", "nsga2")
 
 
 def hyperparameters_line(hyperparameters: Mapping[str, Value], names: Iterable[str] | None = None) -> str:

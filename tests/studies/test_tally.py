@@ -1,5 +1,6 @@
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 from studies import tally
 from studies.records import FAIL, PRUNED, WAITING, EpochDone, EpochRecord, Objective, StudyFacts, TrialRecord
@@ -76,9 +77,20 @@ def test_the_latest_epoch_is_a_line(make_facts: Facts) -> None:
 def test_the_epochs_of_a_trial_are_what_the_rungs_leave(make_facts: Facts) -> None:
     halving = {"search": {"halving": {"first_rung": 5, "reduction_factor": 3}}}
     # 32 to epoch 5, 11 to 15, 4 to 40
-    assert tally._epochs_per_trial(make_facts(spec=halving, cohort_size=32), 40) == (32 * 5 + 11 * 10 + 4 * 25) / 32
-    assert tally._epochs_per_trial(make_facts(spec={"search": {"halving": False}}), 40) == 40
-    assert tally._epochs_per_trial(make_facts(), 40) == 40
+    assert tally.epochs_per_trial(make_facts(spec=halving, cohort_size=32), 40) == (32 * 5 + 11 * 10 + 4 * 25) / 32
+    assert tally.epochs_per_trial(make_facts(spec={"search": {"halving": False}}), 40) == 40
+    assert tally.epochs_per_trial(make_facts(), 40) == 40
+
+
+def test_the_best_eighth_of_a_cohort_guides_and_a_trial_without_its_curve_trained_to_its_rung(
+    make_facts: Facts, make_trial: Make
+) -> None:
+    cohort = [make_trial(0, 0.5, PRUNED, rungs={5: 0.5}), *(make_trial(n, n / 32) for n in range(1, 15))]
+    cohort.append(make_trial(15, None, FAIL))
+    found = Tally(make_facts(), 32, 40, []).trained([replace(t, curve=()) for t in cohort])
+    assert [n for n, t in enumerate(found) if t.is_guide] == [13, 14]
+    assert (found[0].epochs, found[1].epochs) == (5, 40)
+    assert found[1].n_parameters == cohort[1].n_parameters
 
 
 def test_long_times_are_minutes_and_longer_ones_hours() -> None:
