@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from dlcore.cells import ISO, PLAIN
 from dlcore.columns import Column
 from dlcore.data import DataSplits
 from dlcore.ensemble import Part
@@ -109,9 +110,14 @@ def _data(splits: DataSplits) -> str:
 
 def _columns(splits: DataSplits) -> str:
     columns = splits.train.x.columns
-    rows = [(c.name, c.kind, seen(c), f"{int(c.is_missing.sum()):,}") for c in columns[:_COLUMNS]]
+    rows = [(c.name, _kind(c), seen(c), f"{int(c.is_missing.sum()):,}") for c in columns[:_COLUMNS]]
     rest = f"\n\n{len(columns) - _COLUMNS:,} more stand in `model.json`." if len(columns) > _COLUMNS else ""
     return table(("column", "kind", "in the training rows", "missing there"), rows) + rest
+
+
+def _kind(column: Column) -> str:
+    """Its kind, and how its cells are written where that is not as everybody would read them."""
+    return column.kind if column.form in ("", PLAIN, ISO) else f"{column.kind}, written as {column.form}"
 
 
 def seen(column: Column) -> str:

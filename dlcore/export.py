@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dlcore.card import Sections, model_card
+from dlcore.cellrules import cell_rules
 from dlcore.checkpoint import (
     config_from_dict,
     config_to_dict,
@@ -52,7 +53,7 @@ from dlcore.exported import (
 from dlcore.files import sha256, write_sealed
 from dlcore.onnx_graph import build_graph, name_interface
 from dlcore.onnx_nodes import OPSET
-from dlcore.predict_script import predict_script
+from dlcore.predict_script import PREDICT_SCRIPT
 from dlcore.preprocess import Preprocessor
 from dlcore.targets import Label
 
@@ -122,7 +123,7 @@ def export_parts(folder: Path, parts: Sequence[Part], splits: DataSplits, story:
         GRAPH_FILE: graph,
         WEIGHTS_FILE: weights,
         CARD_FILE: card.encode(),
-        SCRIPT_FILE: predict_script(manifest["columns"]).encode(),
+        SCRIPT_FILE: PREDICT_SCRIPT.encode(),
     }
     manifest["files"] = {name: sha256(content) for name, content in files.items()}
     manifest["facts"] = _plain("facts", story.facts)
@@ -284,7 +285,13 @@ def _describe(parts: Sequence[Part], splits: DataSplits, interface: Interface) -
         "format_version": FORMAT_VERSION,
         "task": splits.task,
         "columns": [
-            {"name": column.name, "kind": column.kind, "form": column.form, "example": encoder.example}
+            {
+                "name": column.name,
+                "kind": column.kind,
+                "form": column.form,
+                "cells": cell_rules(column.name, column.kind, column.form),
+                "example": encoder.example,
+            }
             for column, encoder in zip(splits.train.x.columns, preprocessors[0].encoders, strict=True)
         ],
         "target_names": list(splits.target_names),

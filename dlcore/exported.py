@@ -112,7 +112,7 @@ class ExportedModel:
             raise ExportError(
                 f"predict needs the columns {', '.join(self.feature_names)}; missing: {', '.join(missing)}"
             )
-        rows = {name: to_input(name, kind, columns[name]) for name, kind in self.kinds.items()}
+        rows = {name: to_input(name, kind, columns[name], self.forms[name]) for name, kind in self.kinds.items()}
         lengths = {len(values) for values in rows.values()}
         if len(lengths) > 1:
             raise ExportError(f"all columns must be equally long; got lengths {sorted(lengths)}")

@@ -7,24 +7,26 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dlcore.cells import TRUTH
+from dlcore.cells import ISO, MISSING, TRUTH, meaning
 from dlcore.errors import ExportError
 
 _WANTED = {
     "numeric": "numbers or booleans, NaN where missing",
     "boolean": "booleans, or true and false, yes and no, 1 and 0",
-    "date": 'dates (ISO texts such as "2024-02-29T12:30:00Z", datetime64, or seconds since 1970 in UTC)',
+    "date": 'dates (texts such as "2024-02-29T12:30:00Z"{}, datetime64, or seconds since 1970 in UTC)',
 }
 
 
-def to_input(name: str, kind: str, values: NDArray[Any]) -> NDArray[Any]:
+def to_input(name: str, kind: str, values: NDArray[Any], form: str = "") -> NDArray[Any]:
     """Convert one column.
 
     Args:
         name: For the message.
         kind: "numeric", "boolean", "date" or "categorical".
-        values: (N,), numpy's or pandas's: texts; numbers or booleans; for a date ISO texts, datetime64, or numbers that
+        values: (N,), numpy's or pandas's: texts; numbers or booleans; for a date texts, datetime64, or numbers that
             are seconds since 1970-01-01 UTC (a time without a zone is UTC). None, NaN, NaT and "" are missing.
+        form: How the column's dates were written in the training (see `dlcore.cells.DATE_FORMS`); texts may be written
+            so, and as ISO writes them.
 
     Returns:
         (N,): text as Python strings, "" where missing; all else float64, NaN where missing.
@@ -38,9 +40,10 @@ def to_input(name: str, kind: str, values: NDArray[Any]) -> NDArray[Any]:
     if kind == "categorical":
         return _texts(name, series)
     try:
-        numbers = _CONVERSIONS[kind](series)
+        numbers = _seconds(series, form) if kind == "date" else _CONVERSIONS[kind](series)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ExportError(f"column {name} must hold {_WANTED[kind]}; {error}") from error
+        wanted = _WANTED[kind].format(f", or written as {form}" if form not in ("", ISO) else "")
+        raise ExportError(f"column {name} must hold {wanted}; {error}") from error
     if (infinite := np.isinf(numbers)).any():
         raise ExportError(f"column {name} must hold finite values; row {int(infinite.argmax()) + 1} is infinite")
     return np.ascontiguousarray(numbers)
@@ -76,20 +79,35 @@ def _numbers(series: "pd.Series[Any]") -> NDArray[np.float64]:
     return series.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def _seconds(series: "pd.Series[Any]") -> NDArray[np.float64]:
+def _seconds(series: "pd.Series[Any]", form: str) -> NDArray[np.float64]:
+    """Dates, whose texts mean what the cells of the table did."""
     if not pd.api.types.is_datetime64_any_dtype(series.dtype):
         if pd.api.types.is_numeric_dtype(series.dtype) or series.isna().all():
             return _numbers(series)
-        empty = [isinstance(value, str) and not value.strip() for value in series.tolist()]
-        series = pd.to_datetime(series.mask(np.array(empty, dtype=bool)), utc=True, format="ISO8601")
-    elif series.dt.tz is not None:
+        value_of = meaning("date", form)
+        return np.array([_moment(value, value_of) for value in series.tolist()], dtype=np.float64)
+    if series.dt.tz is not None:
         series = series.dt.tz_convert("UTC")
     moments = series.to_numpy(dtype="datetime64[us]")
     return np.where(np.isnat(moments), np.nan, moments.astype(np.int64) / 1e6)
 
 
+def _moment(value: Any, value_of: Callable[[str], float | None]) -> float:
+    """Seconds since 1970-01-01 UTC of a text, or of a date of Python, numpy or pandas; NaN where there is none."""
+    if isinstance(value, str):
+        text = value.strip()
+        seconds = np.nan if text.lower() in MISSING else value_of(text)
+        if seconds is None:
+            raise ValueError(f"got {value!r}")
+        return seconds
+    if pd.isna(value):
+        return np.nan
+    if isinstance(value, bool | int | float | np.number):
+        raise TypeError(f"got {value!r} among texts")
+    return float(pd.Timestamp(value).timestamp())
+
+
 _CONVERSIONS: Mapping[str, Callable[["pd.Series[Any]"], NDArray[np.float64]]] = {
     "numeric": _numbers,
     "boolean": _truths,
-    "date": _seconds,
 }

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dlcore.cells import DATE_FORMS, DECIMAL_COMMA, MISSING, PLAIN, TRUTH, number_of, numbers_of, times_of
+from dlcore.cells import COMMAS, DATE_FORMS, MISSING, PLAIN, meaning, numbers_of, parts_of_form
 from dlcore.csvfile import Chunk, CsvFile
 from dlcore.frames import NO_CODES, as_text_column
 from dlcore.rawcolumns import RawColumn, RawTable, read_csv_columns
@@ -28,7 +28,6 @@ RULES = {
     "boolean": "must hold true or false, yes or no, or 1 and 0",
     "date": "must hold dates{}",
 }
-_COMMAS = (DECIMAL_COMMA, "1 234,5")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,8 @@ class RowReader:
     @property
     def has_decimal_comma(self) -> bool:
         """Whether the file writes numbers as 1,5."""
-        return any(self.forms[name] in _COMMAS for name, kind in self.kinds.items() if kind == "numeric")
+        forms = (self.forms[name] for name, kind in self.kinds.items() if kind == "numeric")
+        return any(parts_of_form(form)[1] in COMMAS for form in forms)
 
     def learn(self, cells: Mapping[str, Any]) -> "RowReader":
         """The reader that also knows what the first rows say, (n,) pyarrow arrays as `read` takes them."""
@@ -97,7 +97,7 @@ class RowReader:
         elif kind == "numeric" and form in ("", PLAIN) and (plain := plain_numbers(column)) is not None:
             values, is_bad = plain, np.isinf(plain)
         else:
-            values, is_bad = one_by_one(column, _MEANINGS[kind](form))
+            values, is_bad = one_by_one(column, meaning(kind, form))
         return np.where(is_bad, np.nan, values), is_bad
 
     def _faults(self, name: str, column: Any, is_bad: NDArray[np.bool_]) -> list[Fault]:
@@ -135,57 +135,20 @@ def _cast(column: Any) -> FloatArray | None:
     return values
 
 
-def one_by_one(column: Any, meaning: Callable[[str], float | None]) -> tuple[FloatArray, NDArray[np.bool_]]:
+def one_by_one(column: Any, value_of: Callable[[str], float | None]) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Values (n,), NaN where missing or bad, and where they are bad (n,), of a pyarrow array of texts.
 
     Args:
         column: (n,); none of them null.
-        meaning: The value of a text, stripped and not missing; None is bad.
+        value_of: The value of a text, stripped and not missing; None is bad.
     """
     coded = column.dictionary_encode()
     stripped = [text.strip() for text in coded.dictionary.to_pylist()]
-    found = [np.nan if text.lower() in MISSING else meaning(text) for text in stripped]
+    found = [np.nan if text.lower() in MISSING else value_of(text) for text in stripped]
     is_bad = np.array([value is None or np.isinf(value) for value in found], dtype=np.bool_)
     values = np.array([np.nan if value is None else value for value in found])
     codes = coded.indices.to_numpy()
     return values[codes], is_bad[codes]
-
-
-def number_written(form: str) -> Callable[[str], float | None]:
-    """What a text is as a number that is written in one way; "" is as Python writes it."""
-
-    def value(text: str) -> float | None:
-        if form in ("", PLAIN):
-            return number_of(text)
-        if form == DECIMAL_COMMA and "." not in text:
-            return number_of(text.replace(",", "."))
-        found = numbers_of((text,), decimal="?", form=form)
-        return None if found is None else float(found[0][0])
-
-    return value
-
-
-def _time_written(form: str) -> Callable[[str], float | None]:
-    def value(text: str) -> float | None:
-        found = times_of((text,), form=form, is_wanted=True)
-        return float(found[0][0]) if isinstance(found, tuple) else None
-
-    return value
-
-
-def _truth_written(form: str) -> Callable[[str], float | None]:
-    def value(text: str) -> float | None:
-        truth = TRUTH.get(text.lower(), number_of(text))
-        return truth if truth in (0.0, 1.0) else None
-
-    return value
-
-
-_MEANINGS: Mapping[str, Callable[[str], Callable[[str], float | None]]] = {
-    "numeric": number_written,
-    "boolean": _truth_written,
-    "date": _time_written,
-}
 
 
 def _texts(column: Any) -> NDArray[Any]:
@@ -244,7 +207,7 @@ def _form_of(column: RawColumn, kind: str, decimal: str) -> str:
         found = numbers_of(there, decimal=decimal, is_strict=False)
         return "" if found is None else found[1]
     if kind == "date":
-        counts = {form: sum(_time_written(form)(text) is not None for text in there) for form in DATE_FORMS}
+        counts = {form: sum(meaning(kind, form)(text) is not None for text in there) for form in DATE_FORMS}
         best = max(counts, key=lambda form: counts[form])
         return best if counts[best] else ""
     return ""

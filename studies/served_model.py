@@ -5,6 +5,8 @@ So it stands alone: it needs mlflow, numpy, onnxruntime and pandas, and nothing 
 
 import hashlib
 import json
+import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ class ExportedNetwork(PythonModel):
         )
         self._types = {node.name: node.type for node in self._session.get_inputs()}
         self._kinds = {column["name"]: column["kind"] for column in manifest["columns"]}
+        self._rules = {column["name"]: column.get("cells") for column in manifest["columns"]}
         # Names in the graph differ from people's only where ONNX needs it.
         self._inputs = manifest.get("inputs") or {name: name for name in self._types}
         self._outputs = manifest.get("outputs") or {node.name: node.name for node in self._session.get_outputs()}
@@ -44,7 +47,7 @@ class ExportedNetwork(PythonModel):
     ) -> pd.DataFrame:
         """Answer N raw rows, missing values as NaN or None, with N rows of one column per output.
 
-        Dates are ISO texts, datetimes, or seconds since 1970-01-01 UTC.
+        Dates are ISO texts, texts as the table had them, datetimes, or seconds since 1970-01-01 UTC.
         """
         columns = {}
         for column, name in self._inputs.items():
@@ -55,7 +58,7 @@ class ExportedNetwork(PythonModel):
             elif is_written and self._kinds[column] == "boolean":
                 columns[name] = values.map(_truth).to_numpy(dtype=np.float64, na_value=np.nan)
             elif is_written and self._kinds[column] == "date":
-                columns[name] = _seconds(values)
+                columns[name] = _seconds(values, self._rules[column])
             else:
                 columns[name] = values.to_numpy(dtype=np.float64, na_value=np.nan)
         answers = self._session.run(list(self._outputs.values()), columns)
@@ -101,8 +104,27 @@ def _truth(value: object) -> object:
     return known[value.strip().lower()] if isinstance(value, str) else value
 
 
-def _seconds(dates: "pd.Series[Any]") -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    """ISO texts or datetimes (N,) -> seconds since 1970-01-01 UTC."""
+def _seconds(
+    dates: "pd.Series[Any]", rules: "list[list[str]] | None"
+) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    """Texts or datetimes (N,) -> seconds since 1970-01-01 UTC.
+
+    Args:
+        dates: (N,); None is missing.
+        rules: Patterns and what takes their place, one after the other, until a text is ISO's; exports of earlier
+            versions have none.
+    """
+
+    def iso(value: object) -> object:
+        if isinstance(value, str):
+            for pattern, new in rules or ():
+                value = re.sub(pattern, new, value)
+            if rules and value != "nan":  # refuses what is a date to pandas alone, such as "now"
+                datetime.fromisoformat(value)
+        return None if value == "nan" else value
+
+    if not pd.api.types.is_datetime64_any_dtype(dates.dtype):
+        dates = dates.map(iso)
     moments = pd.to_datetime(dates, utc=True, format="ISO8601").to_numpy(dtype="datetime64[us]")
     return np.where(np.isnat(moments), np.nan, moments.astype(np.int64) / 1e6)
 

@@ -25,6 +25,7 @@ from pydantic import ConfigDict, Field, StrictBool, StrictInt, StrictStr, create
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dlcore.cells import ISO
 from dlcore.errors import ExportError
 from dlcore.exported import ExportedModel
 from studies.errors import UserError
@@ -40,7 +41,7 @@ TYPES: Mapping[str, Any] = {
 _MEANT = {
     "numeric": "a number, or null",
     "boolean": "true, false, yes or no, or null",
-    "date": "a date such as 2024-02-29 or 2024-02-29T12:30:00Z, seconds since 1970-01-01 UTC, or null",
+    "date": "a date such as 2024-02-29 or 2024-02-29T12:30:00Z{}, seconds since 1970-01-01 UTC, or null",
     "categorical": "a text, or null",
 }
 _LABELS: Mapping[type, Any] = {bool: bool, int: int, float: float, str: str}
@@ -147,6 +148,12 @@ def describe(model: ExportedModel) -> dict[str, Any]:
     }
 
 
+def _meant(model: ExportedModel, name: str) -> str:
+    """What JSON may hold in a column, in words."""
+    form = model.forms[name]
+    return _MEANT[model.kinds[name]].format(f", or written as {form}" if form not in ("", ISO) else "")
+
+
 def _examples(model: ExportedModel) -> list[Any]:
     """A value of each column, as JSON has it."""
     found = []
@@ -165,7 +172,7 @@ def _examples(model: ExportedModel) -> list[Any]:
 def _row_type(model: ExportedModel) -> Any:
     """A row of the export's columns, all of them there; other keys are not read."""
     fields: dict[str, Any] = {
-        f"c{i}": (TYPES[kind], Field(alias=name, title=name, description=f"{kind}: {_MEANT[kind]}"))
+        f"c{i}": (TYPES[kind], Field(alias=name, title=name, description=f"{kind}: {_meant(model, name)}"))
         for i, (name, kind) in enumerate(model.kinds.items())
     }
     example = dict(zip(model.kinds, _examples(model), strict=True))

@@ -24,6 +24,10 @@ from dlcore.cells import AMBIGUOUS, DATE_FORMS, numbers_of, times_of, truths_of
         (["1.234", "5.678"], ",", [1234, 5678], "1.234,5"),
         (["1.25", "5.678"], ",", [1.25, 5.678], "1234.5"),
         (["1e400", "1"], ".", [np.inf, 1], "1234.5"),
+        (["$1.50", "-$2", "$-3", "$ 4"], ".", [1.5, -2, -3, 4], "$1234.5"),
+        (["12.3%", "-5 %"], ".", [12.3, -5], "1234.5%"),
+        (["1,234 €", "7 €"], ".", [1234, 7], "1,234.5€"),
+        (["1.234,50 €", "7 €"], "?", [1234.5, 7], "1.234,5€"),
     ],
 )
 def test_a_column_of_numbers_is_read_as_it_is_written(
@@ -48,6 +52,13 @@ def test_a_column_of_numbers_is_read_as_it_is_written(
         ["0x1"],
         ["1.2.3"],
         ["٣,٥ "],
+        ["$1", "2"],
+        ["$1", "€2"],
+        ["1%", "2€"],
+        ["$1€"],
+        ["%5"],
+        ["$"],
+        ["-$-1"],
     ],
 )
 def test_what_is_not_written_in_one_way_is_no_column_of_numbers(texts: list[str]) -> None:

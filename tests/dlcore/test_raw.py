@@ -93,3 +93,15 @@ def test_what_is_of_another_kind_is_refused_by_the_name_of_the_column() -> None:
 def test_no_rows_are_taken() -> None:
     for kind in ("numeric", "date", "categorical"):
         assert to_input("c", kind, np.zeros(0)).shape == (0,)
+
+
+def test_dates_in_texts_may_be_as_the_table_had_them() -> None:
+    texts = np.array(["29.2.2024", "2024-02-29", " ", None, pd.Timestamp("2024-02-29", tz="UTC")], dtype=object)
+    found = to_input("c", "date", texts, "day/month/year")
+    np.testing.assert_array_equal(found, [1709164800, 1709164800, np.nan, np.nan, 1709164800])
+
+
+@pytest.mark.parametrize("value", ["now", "2/29/2024", "2024-02-30", 5])
+def test_what_is_no_date_beside_texts_is_refused(value: object) -> None:
+    with pytest.raises(ExportError, match=r"column c must hold dates .*or written as day/month/year"):
+        to_input("c", "date", np.array(["29.2.2024", value], dtype=object), "day/month/year")

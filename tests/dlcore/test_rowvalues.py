@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlcore.cells import number_of
-from dlcore.rowvalues import RowReader, number_written, one_by_one, plain_numbers
+from dlcore.cells import meaning, number_of
+from dlcore.rowvalues import RowReader, one_by_one, plain_numbers
 from dlcore.tables import read_features
 
 NUMBERS = ["1", "1.5", " 2 ", "-3e5", "+4", "1e400", "nan", "NaN", "-nan", "nan(ind)", "", "NA", "?", "1_0", "x", "inf"]
@@ -61,5 +61,5 @@ def test_a_cell_that_cannot_be_used_is_named():
 
 
 def test_numbers_with_decimal_commas_are_read_as_the_training_read_them():
-    value = number_written("1.234,5")
+    value = meaning("numeric", "1.234,5")
     assert [value(text) for text in (",5", "1,5e3", "1.234,5", "1.5", "1,2,3")] == [0.5, 1500.0, 1234.5, None, None]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -16,12 +17,15 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from fastapi import HTTPException
 
-from dlcore.config import ModelConfig
+from dlcore.config import DataConfig, ModelConfig
+from dlcore.data import load_splits
 from dlcore.export import export_model
 from dlcore.exported import ExportedModel
 from dlcore.models import build_model
 from studies import registry
+from studies.serving import answer_rows
 from tests.dlcore.clean import make_clean, run_clean
 from tests.dlcore.column_tools import of_all_kinds, raw, splits_of_all_kinds
 
@@ -64,6 +68,53 @@ def test_frames_and_json_are_answered_as_by_the_export(folder: Path, rows: dict[
         answers = model.predict(given)
         for name, values in expected.items():
             assert answers[name].tolist() == values.tolist()
+
+
+@pytest.fixture(scope="module")
+def dated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export of a table whose dates have the day first, as registered too."""
+    home, rng = tmp_path_factory.mktemp("dated"), np.random.default_rng(0)
+    days = [
+        f"{d:02}.{m:02}.{y} 7:05"
+        for d, m, y in zip(*(rng.integers(*k, 80) for k in ((1, 29), (1, 13), (1990, 2030))), strict=True)
+    ]
+    pd.DataFrame({"day": days, "x": rng.normal(size=80), "y": rng.integers(0, 2, 80)}).to_csv(
+        home / "t.csv", index=False
+    )
+    splits = load_splits(DataConfig(path=str(home / "t.csv"), target=("y",)), 0)
+    config = ModelConfig(splits.n_features, splits.n_outputs, (8,))
+    export_model(home / "export", build_model(config, seed=1), config, splits, {})
+    registry._save_model(home / "model", home / "export", None)
+    return home
+
+
+def test_dates_are_read_as_the_table_had_them_by_all_who_answer(dated: Path) -> None:
+    model = ExportedModel.load(dated / "export")
+    assert model.forms["day"] == "day/month/year"
+    seconds = np.array([1709190300.0, 1709164800.0, 1709190300.0, np.nan])
+    expected = model.predict({"day": seconds, "x": np.zeros(4)})
+    texts = ["29.02.2024 7:05", "29.02.2024", "2024-02-29T07:05:00Z", None]
+    by_json = answer_rows(model, [[text, 0.0] for text in texts])
+    by_mlflow = mlflow.pyfunc.load_model(str(dated / "model")).predict(pd.DataFrame({"day": texts, "x": np.zeros(4)}))
+    (dated / "rows.csv").write_text("\n".join(["day,x", *(f"{text or ''},0" for text in texts)]))
+    script = run_clean(make_clean(dated / "packages"), dated / "export" / "predict.py", dated / "rows.csv")
+    assert script.returncode == 0, script.stderr
+    by_script = pd.read_csv(StringIO(script.stdout))
+    for name, values in expected.items():
+        assert [answer[name] for answer in by_json] == pytest.approx(values.tolist())
+        assert by_mlflow[name].tolist() == values.tolist()
+        assert by_script[name].tolist() == pytest.approx(values.tolist())
+    assert "date, written as day/month/year" in (dated / "export" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("text", ["now", "today", "30.02.2024", "2024-13-01", "soon"])
+def test_what_is_no_date_in_the_table_is_none_for_a_server(dated: Path, text: str) -> None:
+    model = ExportedModel.load(dated / "export")
+    with pytest.raises(HTTPException) as refused:
+        answer_rows(model, [[text, 0.0]])
+    assert refused.value.status_code == 422 and "or written as day/month/year" in str(refused.value.detail)
+    with pytest.raises(ValueError, match=r"'day' must hold date cells, written as day/month/year"):
+        mlflow.pyfunc.load_model(str(dated / "model")).predict(pd.DataFrame({"day": [text], "x": [0.0]}))
 
 
 def test_the_signature_tells_texts_from_all_else_and_has_a_usual_row(folder: Path) -> None:
