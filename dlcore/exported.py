@@ -15,6 +15,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx.external_data_helper import uses_external_data
 
+from dlcore.cells import meaning
 from dlcore.errors import ExportError
 from dlcore.files import read_sealed
 from dlcore.raw import to_input
@@ -64,6 +65,9 @@ class ExportedModel:
         """Column -> its kind, in the order of the table."""
         self.forms: dict[str, str] = {column["name"]: column["form"] for column in columns}
         """Column -> how its numbers or dates were written in the training, where they were texts."""
+        for name, form in self.forms.items():
+            if self.kinds[name] == "date":
+                meaning("date", form)("")  # a form that nobody knows is found now, and not by the first row
         self.feature_names: tuple[str, ...] = tuple(self.kinds)
         self.class_labels: tuple[Label, ...] = tuple(
             manifest["class_labels"]  # type: ignore[arg-type]
