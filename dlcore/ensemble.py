@@ -82,12 +82,12 @@ def as_one(task: str, parts: Sequence[Part]) -> tuple[Ensemble, Preprocessors]:
 
 
 def each_once(parts: Sequence[Part]) -> list[Part]:
-    """The parts, in order; a network that is there several times is there once, and counts for so many."""
+    """The parts, in order; a network that is there several times is there once, and counts so often (alone once)."""
     counts: dict[int, int] = {}
     for part in parts:
         counts[id(part.network)] = counts.get(id(part.network), 0) + part.weight
     first = {id(part.network): part for part in reversed(parts)}
-    return [replace(first[own], weight=n) for own, n in counts.items()]
+    return [replace(first[own], weight=n if len(counts) > 1 else 1) for own, n in counts.items()]
 
 
 def different_preprocessors(parts: Sequence[Part]) -> tuple[Preprocessor, ...]:

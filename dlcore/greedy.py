@@ -5,6 +5,7 @@ network joins whose joining makes the mean of the predictions best; one may join
 rounds the best one counts. What is chosen by val is flattered by val.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -15,6 +16,7 @@ from dlcore.evaluation import outputs_of
 from dlcore.tasks import Task
 
 ROUNDS = 25
+_ROUNDING = 1e-12
 
 
 def choose(task: Task, outputs: Sequence[Tensor], y: Tensor, objective: str, rounds: int = ROUNDS) -> tuple[int, ...]:
@@ -34,10 +36,19 @@ def choose(task: Task, outputs: Sequence[Tensor], y: Tensor, objective: str, rou
         places = [_place(task, (total + own) / n, y, objective) for own in said]
         winner = max(range(len(places)), key=lambda i: (places[i], -i))
         total, counts[winner] = total + said[winner], counts[winner] + 1
-        if best is None or places[winner] > best[0]:
+        if best is None or _is_better(places[winner], best[0]):
             best = places[winner], tuple(counts)
     assert best is not None
-    return best[1]
+    together = math.gcd(*best[1])
+    return tuple(count // together for count in best[1])
+
+
+def _is_better(new: tuple[float, float], old: tuple[float, float]) -> bool:
+    """By more than what rounding makes of the mean of equal predictions."""
+    for ours, theirs in zip(new, old, strict=True):
+        if abs(ours - theirs) > _ROUNDING * max(1.0, abs(theirs)):
+            return ours > theirs
+    return False
 
 
 def _predictions(task: Task, outputs: Tensor) -> Tensor:

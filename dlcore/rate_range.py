@@ -7,6 +7,7 @@ edge of stability it rises again (of a quadratic with curvature a and momentum m
 
 import itertools
 import math
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -29,6 +30,8 @@ _REACH = 4
 """Steps on each side that are averaged."""
 _FALLS = 0.02
 """Of the first loss: a fall that is smaller is none."""
+_BY_CHANCE = 4.0
+"""Standard errors of a smoothed loss: the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +83,18 @@ def read(rates: Sequence[float], losses: Sequence[float]) -> RateRange:
     lowest = min(range(len(smoothed)), key=smoothed.__getitem__)
     first = math.fsum(losses[: max(1, lowest // 4)]) / max(1, lowest // 4)  # batches differ: one loss says little
     fall = first - smoothed[lowest]
-    if fall < _FALLS * abs(first):
+    # Batches differ by chance, and of many means one lies lowest: the steps from loss to loss say how far.
+    steps = [(b - a) ** 2 / 2 for a, b in itertools.pairwise(losses[: max(10, lowest + 1)])]
+    near = min(_REACH, lowest, len(losses) - 1 - lowest)
+    by_chance = math.sqrt(statistics.fmean(steps) * (1 / (2 * near + 1) + 1 / max(1, lowest // 4)))
+    if fall < max(_FALLS * abs(first), _BY_CHANCE * by_chance):
         return nothing
     # The last rate at which the loss had not fallen yet: before it, batches differ by chance.
     begins = max((i for i in range(lowest) if first - smoothed[i] < _BEGINS * fall), default=0)
     inside = [i for i in range(begins, lowest) if rates[i] <= rates[lowest] / 2] or [begins]
     steepest = min(inside, key=lambda i: _slope(smoothed, i, lowest))
-    low = min(rates[begins], rates[lowest] / 10)
-    return replace(nothing, low=low, high=rates[lowest], steepest=rates[steepest])
+    low = max(rates[0], min(rates[begins], rates[lowest] / 10))
+    return replace(nothing, low=low, high=rates[lowest], steepest=min(rates[steepest], rates[lowest] / 2))
 
 
 def _slope(smoothed: Sequence[float], at: int, last: int) -> float:

@@ -44,6 +44,11 @@ def compare(asked: Comparison) -> Path:
         raise UserError("samplers are compared by one objective and a budget of trials: give the spec such")
     names = race.samplers_of(asked.samplers)
     entrants = [(name, race.entrant(spec, name, trials, i)) for i in range(asked.seeds) for name in names]
+    if blind := [name for name, own in entrants[: len(names)] if race.is_asked_at_once(own)]:
+        display.note(
+            f"{', '.join(blind)} will be asked for all {trials} trials at once and has nothing to learn from, so that "
+            "it searches at random: give more --trials, or the spec a smaller [search] cohort"
+        )
     results = []
     for place, (name, own) in enumerate(entrants, start=1):
         display.note(f"{name} ({place} of {len(entrants)}): study {own.study}, {trials} trials, seed {own.seed}")

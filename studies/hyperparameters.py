@@ -196,7 +196,7 @@ def table_space(given: Mapping[str, Value]) -> dict[str, Setting]:
         "preprocess": ("standard", "quantile_normal"),
     }
     if given.get("optimizer") == "sgd":
-        space |= default_space("sgd") | {"width": space["width"], "weight_decay": Range(1e-6, 0.01, log=True)}
+        space |= default_space("sgd") | {"width": space["width"], "weight_decay": space["weight_decay"]}
     return {name: setting for name, setting in space.items() if name not in given}
 
 

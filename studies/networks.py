@@ -286,6 +286,8 @@ class Networks:
         n_parameters = sum(self.count_parameters(own) for own in different.values())
         votes = "" if len(different) == len(members) else f" by {len(members)} votes, chosen one by one on val"
         remark = f"the mean of {len(different)} networks with {n_parameters:,} parameters{votes}"
+        if len(different) == 1:
+            remark = f"one network with {n_parameters:,} parameters: alone it is better on val than with others"
         answers = {split: self._answers(members, split) for split in ("val", "test")}
         outputs = {split: together(task, own) for split, (own, _) in answers.items()}
         measured = {split: evaluate_outputs(task, outputs[split], y) for split, (_, y) in answers.items()}

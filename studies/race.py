@@ -10,11 +10,12 @@ from studies.errors import UserError
 from studies.figures import number
 from studies.hyperparameters import Range, Setting, n_choices
 from studies.records import COMPLETE, Interval, Objective, TrialRecord, Winner
-from studies.sections import SAMPLERS
+from studies.sections import SAMPLERS, Budget
 from studies.spec import StudySpec, cohort_size, spec_from_dict
 from studies.sweep_pictures import Lane
 
 _LEARN_FROM_COMPLETE_ONLY = ("gp", "nsga2")
+_LEARN = ("tpe", *_LEARN_FROM_COMPLETE_ONLY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Result:
     winner: Winner | None
 
     def value(self, objective: Objective) -> float:
-        """The winner's mean on val over fresh seeds, which nobody chose by; without finals its recorded value."""
+        """The winner's mean on val over fresh seeds, the best of its finalists'; without finals its recorded value."""
         found = None if self.winner is None else finals.judged(self.winner, objective)
         return math.nan if found is None else found
 
@@ -70,10 +71,11 @@ def entrant(spec: StudySpec, sampler: str, trials: int, index: int) -> StudySpec
         "study": f"{spec.study}-{sampler}" + (f"-{index}" if index else ""),
         "seed": spec.seed + index,
         "budget": {"trials": trials},
-        "final": data["final"] | {"baselines": False},
+        "final": data["final"] | {"baselines": False, "ensemble": False},
     }
     data["search"] = {key: value for key, value in data["search"].items() if value is not None}
-    data["search"] |= {"sampler": sampler, "cohort": cohort_size(spec)}
+    granted = spec.model_copy(update={"budget": Budget(trials=trials)})
+    data["search"] |= {"sampler": sampler, "cohort": cohort_size(granted)}
     if sampler == "gp":
         del data["search"]["cohort"]  # it has a limit of its own
     if sampler in _LEARN_FROM_COMPLETE_ONLY:
@@ -81,6 +83,11 @@ def entrant(spec: StudySpec, sampler: str, trials: int, index: int) -> StudySpec
     if sampler == "grid":
         data["search_space"] |= gridded(spec.searched, trials)
     return spec_from_dict(data, data["study"])
+
+
+def is_asked_at_once(spec: StudySpec) -> bool:
+    """Whether a sampler that learns is asked for all trials before it has seen one: then it searches at random."""
+    return spec.search.sampler in _LEARN and cohort_size(spec) >= (spec.budget.trials or math.inf)
 
 
 def gridded(searched: Mapping[str, Setting], trials: int) -> dict[str, list[float | int | str | bool]]:
@@ -131,12 +138,12 @@ def lanes(results: Sequence[Result], objective: Objective) -> tuple[Lane, ...]:
 
 def rows(results: Sequence[Result], objective: Objective) -> list[list[str]]:
     """The table, its header first: a row for each search."""
-    header = ["sampler", "study's best", "at trial", "trained to the end", f"{objective.metric} on fresh seeds"]
+    header = ["sampler", "study's best", "after trials", "trained to the end", f"{objective.metric} on fresh seeds"]
     found = [header]
     for result in results:
         course = best_so_far(result.trials, objective)
         best = course[-1] if course else math.nan
-        at = str(course.index(best)) if math.isfinite(best) else "-"
+        at = str(course.index(best) + 1) if math.isfinite(best) else "-"
         done = sum(t.state == COMPLETE for t in result.trials)
         over = result.interval(objective)
         fresh = finals.of(over) if over is not None else "not measured"
@@ -154,30 +161,40 @@ def verdict(results: Sequence[Result], objective: Objective) -> str:
     sign = 1.0 if objective.direction == "maximize" else -1.0
     first, *others = sorted(known, key=lambda name: -sign * math.fsum(known[name]))
     if len(known[first]) == 1:
-        return _of_one_search(first, others[0], results, objective)
+        return _of_one_search(first, others, results, objective)
     said = []
     for name in others:
         lead = finals.interval([sign * (a - b) for a, b in zip(known[first], known[name], strict=True)])
         by = f"{number(lead.mean)} [{number(lead.low)}, {number(lead.high)}]"
         said.append(f"ahead of {name} by {by}" if lead.low > 0 else f"not to be told from {name} ({by})")
     n = len(known[first])
+    is_fresh = all(result.interval(objective) is not None for result in results)
+    by_what = "on fresh seeds" if is_fresh else "that each search chose by itself"
     return (
-        f"Over {n} searches each, on the same rows, {first} is {'; '.join(said)}, by {objective.metric} on fresh "
-        "seeds: what holds zero in its interval may turn with other seeds, and all of it on another table."
+        f"Over {n} searches each, on the same rows, {first} is {'; '.join(said)}, by {objective.metric} {by_what}: "
+        "what holds zero in its interval may turn with other seeds, and all of it on another table."
     )
 
 
-def _of_one_search(first: str, second: str, results: Sequence[Result], objective: Objective) -> str:
-    one, other = (next(r for r in results if r.sampler == name) for name in (first, second))
-    ours, theirs = one.interval(objective), other.interval(objective)
-    alone = f"{number(one.value(objective))} against {number(other.value(objective))}"
-    if ours is None or theirs is None:
-        told = f"{first} comes out ahead of {second} ({alone}), by values that each search chose itself"
-    elif ours.low <= theirs.high and theirs.low <= ours.high:
-        told = f"{first} and {second} cannot be told apart on fresh seeds ({alone}; their intervals overlap)"
-    else:
-        told = f"{first}'s winner is better than {second}'s on fresh seeds ({alone}; their intervals are apart)"
+def _of_one_search(first: str, others: Sequence[str], results: Sequence[Result], objective: Objective) -> str:
+    of = {result.sampler: result for result in results}
+    told = "; ".join(_beside(of[first], of[name], objective) for name in others)
     return (
         f"{told[0].upper()}{told[1:]}. That is one search each: another seed may turn the order, and --seeds 5 would "
         "say how often."
+    )
+
+
+def _beside(one: Result, other: Result, objective: Objective) -> str:
+    """Whether one search's winner is better than another's."""
+    ours, theirs = one.interval(objective), other.interval(objective)
+    alone = f"{number(one.value(objective))} against {number(other.value(objective))}"
+    if ours is None or theirs is None:
+        return f"{one.sampler} comes out ahead of {other.sampler} ({alone}), by values that each search chose itself"
+    if ours.low <= theirs.high and theirs.low <= ours.high:
+        return (
+            f"{one.sampler} and {other.sampler} cannot be told apart on fresh seeds ({alone}; their intervals overlap)"
+        )
+    return (
+        f"{one.sampler}'s winner is better than {other.sampler}'s on fresh seeds ({alone}; their intervals are apart)"
     )

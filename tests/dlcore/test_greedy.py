@@ -80,3 +80,17 @@ def test_one_network_is_chosen_once_and_of_equal_ones_the_first() -> None:
     outputs, y = case("multiclass")
     assert choose(TASKS["multiclass"], outputs[:1], y, "accuracy") == (1,)
     assert choose(TASKS["multiclass"], [outputs[0], outputs[0]], y, "loss") == (1, 0)
+
+
+def test_rounding_gives_a_network_that_stays_alone_no_second_vote() -> None:
+    for seed in range(40):
+        torch.manual_seed(seed)
+        y = torch.randint(0, 3, (60,))
+        good = torch.nn.functional.one_hot(y, 3) * 6 + torch.randn(60, 3) * 0.1
+        for objective in ("loss", "accuracy"):
+            assert choose(Task("multiclass", 3), [good, -good], y, objective) == (1, 0)
+
+
+def test_counts_have_no_common_factor() -> None:
+    y = torch.zeros(30, 1)
+    assert choose(Task("regression", 1, (0.0,), (1.0,)), [y + 1, y - 1], y, "loss") == (1, 1)

@@ -86,3 +86,19 @@ def test_a_network_learns_within_its_range_and_not_outside() -> None:
     assert after_training(found.low / 100) > 2.0
     assert after_training(found.high * 10) > 2.0
     assert measure_rates(network, training, data, (1, 2)) == found
+
+
+def test_noise_alone_is_no_fall() -> None:
+    rates = geometric(1e-6, 10.0, 200)
+    found = 0
+    for seed in range(50):
+        rng = random.Random(seed)
+        found += read(rates, [1 + rng.gauss(0, 0.1) for _ in rates]).low is not None
+    assert found <= 5
+
+
+def test_a_range_lies_within_the_rates_that_were_tried() -> None:
+    rates = geometric(1e-6, 10.0, 200)
+    early = read(rates, [max(0.1, 1 - 0.05 * i) if i < 20 else 0.1 + 0.05 * (i - 19) for i in range(60)])
+    assert early.low is not None and early.high is not None and early.steepest is not None
+    assert rates[0] <= early.low <= early.high and early.steepest <= early.high / 2

@@ -45,6 +45,14 @@ def test_an_entrant_differs_from_its_spec_in_what_is_compared_alone() -> None:
     assert race.entrant(spec(), "gp", 6, 0).ladder is None, "it learns from finished trials alone"
 
 
+def test_the_cohort_is_that_of_the_budget_that_is_compared() -> None:
+    large = spec_from_dict(SMALL_SPEC | {"budget": {"trials": 512}, "search": {}})
+    assert race.cohort_size(race.entrant(large, "tpe", 64, 0)) == 16
+    blind = [name for name in ("grid", "random", "tpe") if race.is_asked_at_once(race.entrant(large, name, 16, 0))]
+    assert blind == ["tpe"]
+    assert not race.is_asked_at_once(race.entrant(large, "tpe", 64, 0))
+
+
 def test_a_grid_has_as_many_values_of_each_range_as_the_budget_allows() -> None:
     searched = {"width": Range(16, 256, log=True), "dropout": Range(0.0, 0.5), "activation": ("relu", "tanh")}
     assert race.gridded(searched, 18) == {"width": [16, 64, 256], "dropout": [0.0, 0.25, 0.5]}
@@ -61,11 +69,16 @@ def test_the_best_so_far_is_of_trials_that_trained_to_their_end(make_trial: Call
     assert race.best_so_far(trials, Objective("rmse", "minimize"))[1:] == (0.7, 0.5, 0.5)
 
 
+THREE = {"grid": (0.80, 0.84), "random": (0.1, 0.11), "tpe": (0.81, 0.85)}
+
+
 def test_one_search_each_is_not_taken_for_more_than_it_is() -> None:
     near = race.verdict([result("grid", 0.80, 0.84), result("tpe", 0.81, 0.85)], ACCURACY)
     assert near.startswith("Tpe and grid cannot be told apart on fresh seeds (0.8300 against 0.8200")
     far = race.verdict([result("grid", 0.80, 0.801), result("tpe", 0.95, 0.951)], ACCURACY)
     assert far.startswith("Tpe's winner is better than grid's on fresh seeds")
+    three = race.verdict([result(name, *own) for name, own in THREE.items()], ACCURACY)
+    assert "tpe and grid cannot" in three.lower() and "tpe's winner is better than random's" in three
     assert all("another seed may turn the order" in text for text in (near, far))
 
 
@@ -91,5 +104,5 @@ def test_a_table_has_a_row_for_each_search(make_trial: Callable[..., TrialRecord
     trials = (make_trial(0, 0.7), make_trial(1, 0.9), make_trial(2, 0.8, PRUNED))
     header, row, empty = race.rows([result("tpe", 0.8, 0.9, trials=trials), Result("grid", (), None)], ACCURACY)
     assert len(header) == len(row) == len(empty)
-    assert row[:4] == ["tpe", "0.9000", "1", "2 of 3"] and row[4].startswith("0.8500 [")
+    assert row[:4] == ["tpe", "0.9000", "2", "2 of 3"] and row[4].startswith("0.8500 [")
     assert empty == ["grid", "nan", "-", "0 of 0", "not measured"]

@@ -23,7 +23,7 @@ CHAMPION = {"dlcore.study": "0" * 32, "dlcore.data": "d", "dlcore.metric": "accu
     ("changes", "champion", "said"),
     [
         ({"value": 0.91}, {}, ""),
-        ({"value": 0.9}, {}, "accuracy 0.9 on val is not better than its 0.9"),
+        ({"value": 0.9}, {}, "accuracy 0.9000 on val is not better than its 0.9000"),
         ({"value": 0.89}, {}, "not better than its 0.9"),
         ({"value": 0.89, "direction": "minimize"}, {}, ""),
         ({"value": 0.99, "fingerprint": "e"}, {}, "learned from other data or another split"),
