@@ -18,7 +18,7 @@ from studies.replay import replay_cohort, replay_trial
 from studies.runner import Outcome, Run
 from studies.spec import StudySpec, spec_from_dict
 from studies.storage import Storage
-from studies.tally import hyperparameters_line
+from studies.tally import hyperparameters_line, told_apart_by
 
 _TABLE_ROWS = 5
 
@@ -123,7 +123,7 @@ def _print_summary(outcome: Outcome, display: Display) -> None:
     for trial in rows[:_TABLE_ROWS]:
         values = "  ".join(f"{o.metric} {number(v)}" for o, v in zip(facts.objectives, trial.values or (), strict=True))
         state = "" if trial.state == COMPLETE else f"{trial.state}  "
-        chosen = hyperparameters_line(trial.hyperparameters, trial.searched)
+        chosen = hyperparameters_line(trial.hyperparameters, told_apart_by(trial, facts.spec))
         display.note(f"  trial {trial.number:>4}  {state}{values}  {chosen}")
     winner = outcome.export.winner
     display.note("")

@@ -12,7 +12,7 @@ from statistics import median
 from studies import finals
 from studies.figures import number
 from studies.fit import OVERFITS, UNDERFITS, UNFINISHED, Fit, guessing_loss, not_compared, read_curve
-from studies.hyperparameters import RULES, Range, is_searched
+from studies.hyperparameters import OVERFIT_FIRST, RULES, Range, is_searched
 from studies.ranking import rank_correlation, ranking
 from studies.records import COMPLETE, FAIL, FINISHED_STATES, PRUNED, Interval, StudyFacts, TrialRecord, Winner
 from studies.spec import StudySpec, spec_from_dict
@@ -210,7 +210,8 @@ def _beyond(name: str, setting: Range, end: str) -> float | None:
 def _budget(case: Case) -> Iterator[Advice]:
     """Whether the best was found late, by a real step."""
     n = len(case.finished)
-    if n < _FEW or not case.ranked:
+    # A study in stages searches another space in each: what came early says nothing of the last one.
+    if n < _FEW or not case.ranked or case.facts.spec.get("recipe") == OVERFIT_FIRST:
         return
     objective = case.facts.objectives[0]
     sign = 1.0 if objective.direction == "maximize" else -1.0

@@ -19,7 +19,7 @@ from studies.ranking import best_trial, pareto_front, ranking
 from studies.records import FINISHED_STATES, StudyFacts, StudySummary, TrialRecord
 from studies.spec import spec_from_dict
 from studies.storage import Storage
-from studies.tally import hyperparameters_line
+from studies.tally import hyperparameters_line, told_apart_by
 
 _ROWS = 10
 _CLOSE = 5
@@ -227,7 +227,7 @@ def _print_text(summary: StudySummary, trials: list[TrialRecord], state: str) ->
         )
         print(
             f"  trial {trial.number:>4}  {trial.state:<8}  {values}  {trial.n_parameters:>9,} parameters  "
-            f"{hyperparameters_line(trial.hyperparameters, trial.searched)}"
+            f"{hyperparameters_line(trial.hyperparameters, told_apart_by(trial, facts.spec))}"
         )
     if said := what_mattered(_importances(facts, trials)):
         print(f"\n{said}")

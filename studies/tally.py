@@ -7,9 +7,11 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from studies.figures import number
 from studies.halving import rungs
+from studies.hyperparameters import OVERFIT_FIRST
 from studies.pace import Pace, Trained
 from studies.ranking import best_trial, ranking
 from studies.records import COMPLETE, FAIL, FINISHED_STATES, PRUNED, EpochDone, StudyFacts, TrialRecord, Value
@@ -161,6 +163,20 @@ def hyperparameters_line(hyperparameters: Mapping[str, Value], names: Iterable[s
     """Hyperparameters in one line, numbers short; all of them, or those named."""
     chosen = hyperparameters if names is None else names
     return ", ".join(f"{name} {format_value(hyperparameters[name])}" for name in chosen)
+
+
+def told_apart_by(trial: TrialRecord, spec: Mapping[str, Any]) -> list[str]:
+    """The hyperparameters that tell a trial from others: those searched, and where a study searches in stages
+    (`recipe`) those that other stages search too.
+
+    Args:
+        trial: Any.
+        spec: Of its study, as `StudyFacts.spec`.
+    """
+    if spec.get("recipe") != OVERFIT_FIRST:
+        return list(trial.searched)
+    ranges = [name for name, setting in spec["search_space"].items() if isinstance(setting, Mapping | list | tuple)]
+    return [name for name in trial.hyperparameters if name in ranges or name in trial.searched]
 
 
 def format_value(value: Value) -> str:

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from studies import tally
 from studies.records import FAIL, PRUNED, WAITING, EpochDone, EpochRecord, Objective, StudyFacts, TrialRecord
-from studies.tally import Tally, format_value, hyperparameters_line
+from studies.spec import spec_from_dict
+from studies.tally import Tally, format_value, hyperparameters_line, told_apart_by
 
 EPOCH = EpochDone(4, EpochRecord(7, 0.5, 0.25, 0.875, 0.05, 1.0))
 Facts = Callable[..., StudyFacts]
@@ -104,3 +105,19 @@ def test_hyperparameters_are_written_short() -> None:
     )
     assert format_value("relu") == "relu"
     assert re.fullmatch("width 64", hyperparameters_line({"width": 64, "depth": 1}, ["width"]))
+
+
+def test_in_stages_a_trial_is_told_with_what_earlier_stages_found(make_trial: Make) -> None:
+    spec = spec_from_dict(
+        {
+            "study": "w",
+            "budget": {"trials": 64},
+            "data": {"source": "sklearn:wine"},
+            "recipe": "overfit-first",
+            "search_space": {"dropout": {"low": 0.0, "high": 0.5}, "activation": ["relu", "tanh"], "depth": 2},
+        }
+    ).to_dict()
+    chosen = {"dropout": 0.25, "depth": 2, "activation": "tanh"}
+    trial = make_trial(40, hyperparameters=chosen, searched=("activation",))
+    assert told_apart_by(trial, spec) == ["dropout", "activation"]
+    assert told_apart_by(trial, spec | {"recipe": "none"}) == ["activation"]
