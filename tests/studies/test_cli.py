@@ -134,7 +134,7 @@ def test_every_command_has_help_with_an_example(call: Call) -> None:
     names = [line.split()[0] for line in out.split("Commands:")[1].splitlines() if line.strip()]
     assert code == 0
     wanted = {"run", "list", "show", "export", "predict", "serve", "replay", "track", "doctor"}
-    wanted |= {"delete", "report", "ui", "stop"}
+    wanted |= {"delete", "report", "ui", "stop", "compare", "lr-range"}
     assert set(names) == wanted
     for name in names:
         code, out, _ = call(name, "--help")
