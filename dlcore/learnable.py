@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ EPOCHS = 1_000
 """Steps that a sample may take."""
 LEARNT = 0.05
 """Of guessing's loss: a sample whose loss is lower is known by heart."""
+_FLAT = 1e-6
+"""Of guessing's loss: with less, there is nothing to learn but a constant."""
 _PIECE = 20
 _DEAD = 0.99
 """Of a layer's units: with so many dead ones hardly a gradient passes."""
@@ -59,6 +62,11 @@ class Sampled:
     is_too_small: bool = False
     """Whether a wider network learns what this one does not."""
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the targets are so alike that guessing knows them by heart: nothing was trained."""
+        return self.guessing < _FLAT
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -82,15 +90,14 @@ class Held:
 
 
 def sample_of(data: TensorData, seed: int, n: int = SAMPLE) -> TensorData:
-    """Some rows of train, as train and val alike; of classes each as often as another, as far as there are rows."""
+    """Some rows of train, as train and val alike; of targets each value as often as another, while rows last."""
     order = torch.randperm(len(data.x_train), generator=generator(seed, "sample")).tolist()
-    if data.task.name != "regression":
-        classes: dict[int, list[int]] = {}
-        for row in order:
-            classes.setdefault(int(data.y_train[row]), []).append(row)
-        deals = [rows[i] for i in range(n) for rows in classes.values() if i < len(rows)]
-        order = deals
-    rows = torch.tensor(order[:n], device=data.x_train.device)
+    targets = [tuple(target) for target in data.y_train.reshape(len(order), -1).tolist()]
+    alike: dict[tuple[float, ...], list[int]] = {}
+    for row in order:
+        alike.setdefault(targets[row], []).append(row)
+    deals = (rows[i] for i in range(n) for rows in alike.values() if i < len(rows))
+    rows = torch.tensor(list(islice(deals, n)), device=data.x_train.device)
     x, y = data.x_train[rows], data.y_train[rows]
     return TensorData(data.task, x, y, x, y)
 
@@ -99,7 +106,7 @@ def check_sample(model: ModelConfig, training: TrainConfig, data: TensorData, se
     """Let a network learn a sample by heart; where it does not, find out why.
 
     Args:
-        model: Its architecture; dropout is left out.
+        model: Its architecture; dropout and normalization are left out.
         training: How it is trained; all cures are left out.
         data: Preprocessed rows.
         seeds: Of the network and the sample, and of the order of rows.
@@ -109,8 +116,10 @@ def check_sample(model: ModelConfig, training: TrainConfig, data: TensorData, se
 
 
 def _check_sample(model: ModelConfig, training: TrainConfig, sample: TensorData, seeds: tuple[int, int]) -> Sampled:
-    plain, network = _plain(training, len(sample.x_train)), replace(model, dropout=0.0)
+    plain, network = _plain(training, len(sample.x_train)), _uncured(model)
     guessing = float(_row_losses(sample.task, _guess(sample, sample.y_train), sample.y_train).mean())
+    if guessing < _FLAT:
+        return Sampled(len(sample.x_train), guessing, Attempt(plain.learning_rate, 0, guessing))
     first = _attempt(network, plain, sample, seeds, guessing)
     found = Sampled(len(sample.x_train), guessing, first)
     if first.epochs is not None:
@@ -142,7 +151,7 @@ def check_val(model: ModelConfig, training: TrainConfig, data: TensorData, seeds
         seeds: Likewise.
     """
     own = replace(_plain(training, training.batch_size), epochs=training.epochs)
-    trained = Training(replace(model, dropout=0.0), own, data, seed=seeds[0], order_seed=seeds[1])
+    trained = Training(_uncured(model), own, data, seed=seeds[0], order_seed=seeds[1])
     trained.advance(own.epochs)
     guess = _row_losses(data.task, _guess(data, data.y_val), data.y_val)
     if trained.best is None:
@@ -184,6 +193,10 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _uncured(model: ModelConfig) -> ModelConfig:
+    return replace(model, dropout=0.0, normalization="none")
 
 
 def _plain(training: TrainConfig, batch_size: int) -> TrainConfig:

@@ -209,13 +209,13 @@ def _norm(normalization: str, n_units: int) -> nn.Module:
 
 
 @torch.no_grad()
-def nudge(model: nn.Module) -> None:
-    """Move each parameter by one unit in the last place, up or down by chance, always the same way.
+def nudge(model: nn.Module, seed: int = 0) -> None:
+    """Move each parameter by one unit in the last place, up or down by chance, always the same way for a seed.
 
     How far a training goes astray after that is what rounding alone can do to it. All of them up would be hardly more
     than another scale, which a normalization does not see.
     """
-    stream = torch.Generator().manual_seed(0)
+    stream = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         up = torch.randint(2, parameter.shape, generator=stream).to(parameter.device) == 1
         parameter.copy_(torch.nextafter(parameter, torch.where(up, torch.inf, -torch.inf).to(parameter)))

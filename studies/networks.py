@@ -137,13 +137,13 @@ class Networks:
         """Weights and biases of the network that these hyperparameters describe; nothing is built."""
         return count_parameters(self._model_config(hyperparameters))
 
-    def retrain(self, record: TrialRecord, *, is_moved: bool = False) -> tuple[Epoch, ...]:
+    def retrain(self, record: TrialRecord, *, nudged: int | None = None) -> tuple[Epoch, ...]:
         """Train a recorded trial again, alone, with the reference loop, for as many epochs as it had.
 
         Args:
             record: With its curve.
-            is_moved: Start from initial weights that are moved by one unit in the last place: how far the curve goes
-                astray then is what rounding alone can do to it.
+            nudged: Start from initial weights that are moved by one unit in the last place, this way of many: how far
+                the curve goes astray then is what rounding alone can do to it.
 
         Returns:
             Its curve.
@@ -152,9 +152,9 @@ class Networks:
         table = self._tables[preprocess(record.hyperparameters)]
         loop = Loop(of_folds([member], self._folds), table, order_seed=self._order_seed)
         engine: Engine = Folded([member], loop) if self._folds else loop
-        if is_moved:
+        if nudged is not None:
             for training in loop.states:
-                nudge(training.model)
+                nudge(training.model, nudged)
         return tuple(epoch for _, epoch in engine.advance(len(record.curve)))
 
     def measure_rates(self, hyperparameters: Mapping[str, Value]) -> RateRange:

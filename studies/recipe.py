@@ -2,7 +2,8 @@
 
 1. Before anything is searched, the network in the middle of the search space must learn a few rows by heart, and on all
    of train something that holds on val. Where it does not, the fault is named and the study does not begin.
-2. The first cohorts search the cures for overfitting alone, with that network.
+2. The first cohorts search the cures for overfitting alone, with that network, and its learning rate: each cure has one
+   of its own, and the middle one may be one that does not learn.
 3. All others search the rest, with the cures of the best trial of the second stage.
 
 Which stage a trial belongs to follows from its number and the study's size of a cohort, which both are stored.
@@ -12,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from dlcore.learnable import EPOCHS, Held, Sampled
+from dlcore.learnable import EPOCHS, Attempt, Held, Sampled
 from studies.errors import StudyFailed
 from studies.hyperparameters import CURES, OVERFIT_FIRST, Range, Setting, choices
 from studies.ranking import best_trial
@@ -22,6 +23,8 @@ from studies.spec import StudySpec
 
 COHORTS = 2
 """Of the second stage."""
+_OF_SECOND = (*CURES, "learning_rate")
+"""What the second stage searches; the third searches all but the cures."""
 
 
 class Prover(Protocol):
@@ -53,13 +56,14 @@ def staged(
         return spec, list(earlier)
     boundary = COHORTS * size
     of_cures = [t for t in earlier if t.number < boundary]
-    if first_number < boundary:
-        held, own = {n: v for n, v in middle(spec).items() if n not in CURES}, of_cures
+    is_second = first_number < boundary
+    if is_second:
+        held, own = {n: v for n, v in middle(spec).items() if n not in _OF_SECOND}, of_cures
     else:
         best = best_trial(of_cures, objectives)
         chosen = middle(spec) if best is None else dict(best.hyperparameters)
         held, own = {n: v for n, v in chosen.items() if n in CURES}, [t for t in earlier if t.number >= boundary]
-    is_free = {name: (name in CURES) == (first_number < boundary) for name in spec.searched}
+    is_free = {name: name in _OF_SECOND if is_second else name not in CURES for name in spec.searched}
     space: dict[str, Setting] = {}
     for name, setting in spec.search_space.items():
         if is_free.get(name, False) or name not in spec.searched:
@@ -89,18 +93,24 @@ def prove(spec: StudySpec, prover: Prover, size: int, say: Callable[[str], None]
         raise StudyFailed(_stopped(spec, fault))
     learnt = sampled.first if sampled.first.epochs is not None else sampled.other
     assert learnt is not None
-    at = "" if learnt is sampled.first else f" at a learning rate of {learnt.learning_rate:.2g}"
-    say(
-        f"recipe  1 overfit: {sampled.n_rows} rows learnt by heart in {learnt.epochs} epochs{at}: the network can learn"
-    )
+    say(f"recipe  1 overfit: {_seen_of_sample(sampled, learnt)}")
     held = prover.check_val(own | {"learning_rate": learnt.learning_rate})
     if (fault := fault_of_val(held)) is not None:
         raise StudyFailed(_stopped(spec, fault))
     say(f"        what it learns of train holds on val: loss {held.val_loss:.3g}, guessing has {held.guessing:.3g}")
-    cures = [name for name in spec.searched if name in CURES]
+    second = [name for name in spec.searched if name in _OF_SECOND]
     rest = [name for name in spec.searched if name not in CURES]
-    say(f"        2 regularise: trials 0 to {COHORTS * size - 1} search {', '.join(cures)} for that network")
+    say(f"        2 regularise: trials 0 to {COHORTS * size - 1} search {', '.join(second)} for that network")
     say(f"        3 tune: from trial {COHORTS * size} on {', '.join(rest)}, with the best cures found")
+
+
+def _seen_of_sample(found: Sampled, learnt: Attempt) -> str:
+    if found.is_known:
+        return (
+            f"skipped, for the targets of {found.n_rows} rows of train are all but one value: nothing to learn by heart"
+        )
+    at = "" if learnt is found.first else f" at a learning rate of {learnt.learning_rate:.2g}"
+    return f"{found.n_rows} rows learnt by heart in {learnt.epochs} epochs{at}: the network can learn"
 
 
 def fault_of_sample(found: Sampled, spec: StudySpec, own: Mapping[str, Value]) -> str | None:

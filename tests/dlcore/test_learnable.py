@@ -51,6 +51,9 @@ def test_a_sound_network_knows_a_sample_by_heart_and_what_it_learns_holds(name: 
     assert not held.is_chance and held.val_loss < held.guessing and held.n_rows == len(data.x_val)
     assert held.lead == pytest.approx(held.guessing - held.val_loss, abs=1e-5)
     assert check_sample(network_for(data, dropout=0.9), plain, data, SEEDS) == found
+    cured = network_for(data, dropout=0.9, normalization="batch")
+    assert check_sample(cured, plain, data, SEEDS) == found, "normalization is left out as a cure too"
+    assert check_val(cured, plain, data, SEEDS) == held
 
 
 def test_a_sample_has_each_class_as_often_as_another() -> None:
@@ -59,6 +62,27 @@ def test_a_sample_has_each_class_as_often_as_another() -> None:
     assert torch.bincount(sample.y_train).tolist() == [3] * 10
     assert torch.equal(sample.x_train, sample.x_val)
     assert not torch.equal(sample.x_train, sample_of(data, 4, 30).x_train)
+
+
+def with_targets(data: TensorData, common: float, n_others: int) -> TensorData:
+    y = torch.full_like(data.y_train, common)
+    y[:n_others] = 5.0
+    return TensorData(data.task, data.x_train, y, data.x_val, data.y_val)
+
+
+def test_a_target_that_mostly_has_one_value_is_dealt_with_its_others() -> None:
+    data = data_of("diabetes")
+    mostly = with_targets(data, -0.2, 5)
+    for seed in range(12):
+        assert sorted(sample_of(mostly, seed).y_train.flatten().tolist()) == [pytest.approx(-0.2)] * 27 + [5.0] * 5
+    found = check_sample(network_for(data), with_rate(0.05), mostly, SEEDS)
+    assert found.first.epochs and not found.is_known
+
+
+def test_a_target_of_one_value_is_known_without_a_training() -> None:
+    data = data_of("diabetes")
+    found = check_sample(network_for(data), with_rate(0.0), with_targets(data, -0.2, 0), SEEDS)
+    assert found.is_known and found.first.epochs == 0 and found.first.learning_rate == 0.0
 
 
 @pytest.mark.parametrize("rate", [0.0, 1e-9, 1e-6])

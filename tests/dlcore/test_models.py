@@ -105,6 +105,10 @@ def test_a_nudge_moves_each_parameter_by_its_last_place_up_or_down():
     config = ModelConfig(4, 3, (5,), normalization="batch")
     before, moved = build_model(config, seed=0), build_model(config, seed=0)
     nudge(moved)
+    again, otherwise = build_model(config, seed=0), build_model(config, seed=0)
+    nudge(again)
+    nudge(otherwise, 1)
+    assert torch.equal(again[0].weight, moved[0].weight) and not torch.equal(otherwise[0].weight, moved[0].weight)
     pairs = list(zip(before.parameters(), moved.parameters(), strict=True))
     for old, new in pairs:
         low, high = (torch.nextafter(old, torch.full_like(old, way)) for way in (-torch.inf, torch.inf))

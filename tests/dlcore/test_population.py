@@ -150,17 +150,21 @@ def n_stable_among(data: TensorData, members: Sequence[Member], first: float, st
     takes them off it (with the zeros left alone, all six are stable). Three, in float32, had three or four layers and
     a learning rate at which rounding grows by itself: AdamW's above 0.01 twice, SGD's at 0.04 once.
     """
-    population, n_stable = trained(members, data), 0
-    for member, state in zip(members, population.states, strict=True):
+    population, n_stable, n_excused = trained(members, data), 0, 0
+    wide = in_float64(data)
+    company = functools.cache(lambda: trained(members, wide).states)
+    for place, (member, state) in enumerate(zip(members, population.states, strict=True)):
         reference = alone(member, data)
         assert reference.curve, "a member that diverges at once proves nothing"
         assert distance(reference.curve[:1], state.curve[:1]) <= first
         if distance(reference.curve, alone(member, data, ulp=True).curve) > stable:
             continue
         if data.x_train.dtype == torch.float32 and distance(reference.curve, state.curve) > first:
-            # One nudge does not find every unit that rounding alone puts to the other side of a kink (1 of 204 here).
-            wide = in_float64(data)
-            assert distance(alone(member, wide).curve, trained([member], wide).states[0].curve) <= 1e-9
+            # One nudge does not find every unit that rounding alone puts to the other side of a kink (1 of 204 here):
+            # in float64, in the same company, such a member must get what the loop gives it.
+            n_excused += 1
+            assert n_excused <= 2, "so many are no kinks"
+            assert distance(alone(member, wide).curve, company()[place].curve) <= 1e-9
             continue
         n_stable += 1
         assert distance(reference.curve, state.curve) <= first

@@ -59,14 +59,11 @@ def test_a_recipe_that_cannot_be_followed_is_refused(text: str, message: str) ->
 
 def test_the_first_cohorts_search_the_cures_and_the_others_all_else(make_trial: Callable[..., TrialRecord]) -> None:
     spec = spec_of()
-    plain = middle(spec)
+    plain, cures = middle(spec), ("dropout", "weight_decay", "learning_rate")
     first = asked(spec, [], 0)
     for own in first:
-        assert {name: own[name] for name in own if name not in ("dropout", "weight_decay")} == {
-            name: plain[name] for name in plain if name not in ("dropout", "weight_decay")
-        }
-    assert len({own["dropout"] for own in first}) == SIZE
-    cures = ("dropout", "weight_decay")
+        assert {n: own[n] for n in own if n not in cures} == {n: plain[n] for n in plain if n not in cures}
+    assert len({own["dropout"] for own in first}) == len({own["learning_rate"] for own in first}) == SIZE
     told = [make_trial(i, 0.5, hyperparameters=own, searched=cures) for i, own in enumerate(first)]
     second = asked(spec, told, SIZE)
     told += [make_trial(SIZE + i, 0.6 + i / 10, hyperparameters=own, searched=cures) for i, own in enumerate(second)]
@@ -114,8 +111,8 @@ def test_a_network_that_learns_is_told_in_four_lines() -> None:
     prove(spec_of(), Stand(KNOWN, HOLDS), SIZE, said.append)
     assert said[0] == "recipe  1 overfit: 32 rows learnt by heart in 40 epochs: the network can learn"
     assert "holds on val: loss 0.2, guessing has 1.09" in said[1]
-    assert "trials 0 to 5 search dropout, weight_decay" in said[2]
-    assert "from trial 6 on depth, width" in said[3] and len(said) == 4
+    assert "trials 0 to 5 search dropout, learning_rate, weight_decay for that" in said[2]
+    assert "from trial 6 on depth, width" in said[3] and "learning_rate" in said[3] and len(said) == 4
 
 
 def test_a_rate_that_the_space_holds_is_no_fault() -> None:
@@ -123,6 +120,18 @@ def test_a_rate_that_the_space_holds_is_no_fault() -> None:
     stand, said = Stand(other, HOLDS), list[str]()
     prove(spec_of(), stand, SIZE, said.append)
     assert "at a learning rate of 0.1: the network can learn" in said[0] and stand.rates == [0.1]
+
+
+def test_a_learning_rate_that_is_fixed_stays_so_beside_the_cures() -> None:
+    spec = spec_of(search_space={"width": [8, 16], "dropout": [0.0, 0.3], "learning_rate": 0.02})
+    assert set(staged(spec, ACCURACY, [], 0, SIZE)[0].searched) == {"dropout"}
+
+
+def test_targets_that_are_all_but_one_value_skip_the_first_part_with_a_word() -> None:
+    stand, said = Stand(Sampled(32, 1e-9, Attempt(0.05, 0, 1e-9)), HOLDS), list[str]()
+    prove(spec_of(), stand, SIZE, said.append)
+    assert said[0].startswith("recipe  1 overfit: skipped, for the targets of 32 rows of train are all but one value")
+    assert "holds on val" in said[1] and len(said) == 4 and stand.rates == [0.05]
 
 
 SMALL, LARGE = replace(STUCK, learning_rate=1e-6), Attempt(9.0, None, float("nan"), is_diverged=True)
@@ -199,6 +208,6 @@ def test_a_study_by_the_recipe_that_is_stopped_ends_as_one_that_is_not(tmp_path:
         for h in (whole, stopped)
     ]
     assert found[0] == found[1]
-    assert [set(t[1]) for t in found[0][:6]] == [{"dropout", "weight_decay"}] * 6
+    assert [set(t[1]) for t in found[0][:6]] == [{"dropout", "weight_decay", "learning_rate"}] * 6
     assert all("dropout" not in t[1] and "width" in t[1] for t in found[0][6:])
     assert isinstance(spec.search_space["dropout"], Range)
