@@ -35,6 +35,8 @@ class Split:
     """Class indices (N,), int64; or for regression raw targets (N, C), float64."""
     rows: NDArray[np.int64]
     """Their numbers in the source (N,), counted from 0 without the header."""
+    groups: NDArray[np.int64] | None = None
+    """Of each row the number of its group in the whole table (N,); None where rows are not kept together."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,8 +127,10 @@ def split_table(table: Table, config: DataConfig, seed: int) -> DataSplits:
             f"target_transform is for quantities; {', '.join(map(repr, table.targets))} has classes: leave it out"
         )
     divided = divide_rows(len(table.features), classes, table.divider, config, seed)
+    groups = table.divider.values if table.divider is not None and table.divider.by == "group" else None
     train, val, test = (
-        Split(table.features.take(rows), targets.y[rows], rows) for rows in (divided.train, divided.val, divided.test)
+        Split(table.features.take(rows), targets.y[rows], rows, None if groups is None else groups[rows])
+        for rows in (divided.train, divided.val, divided.test)
     )
     splits = DataSplits(
         name=table.name,

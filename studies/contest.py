@@ -51,6 +51,7 @@ def hold(trials: Sequence[TrialRecord], rules: Rules, trainer: Trainer, say: Cal
     final = Final(section.model_dump(), fought.ordered, read.winner, read.rivals, read.ensemble, read.over_rows)
     return replace(
         final,
+        n_groups=read.n_groups,
         is_ensemble=finals.ensemble_wins(final, rules.objectives[0]),
         seconds={**seconds, "rivals": time.monotonic() - began},
     )

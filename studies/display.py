@@ -130,7 +130,7 @@ def winner_lines(winner: Winner, objective: Objective) -> list[str]:
     if over_seeds:
         val = finals.intervals(winner.final.finalists[0].val)[objective.metric]
         test = finals.on_test(winner.final).get(objective.metric)
-        over = "seeds and rows" if winner.final.over_rows else "seeds"
+        over = finals.over(winner.final, objective.metric)
         lines = [
             f"  {objective.metric} of trial {winner.number} over {len(winner.final.finalists[0].val)} fresh seeds "
             f"(mean, 95 %): val {finals.of(val)} over seeds"

@@ -85,7 +85,12 @@ def over_rows(measured: Sequence[Measured], spreads: Mapping[str, Spread]) -> di
 
 
 def _over_rows(measured: Sequence[Measured], spreads: Mapping[str, Spread]) -> dict[str, Interval]:
-    return {name: _widened(over_seeds, spreads[name]) for name, over_seeds in _plain_intervals(measured).items()}
+    """Without those whose spread is not known: taken for none, it would make a seed's luck look sure."""
+    return {
+        name: _widened(over_seeds, spreads[name])
+        for name, over_seeds in _plain_intervals(measured).items()
+        if not (math.isnan(spreads[name].low) or math.isnan(spreads[name].high))
+    }
 
 
 def leads(measured: Sequence[Measured], rival: Rival, spreads: Mapping[str, Spread]) -> dict[str, Interval]:
@@ -183,9 +188,9 @@ def shown_metrics(winner: Winner, objectives: Sequence[Objective]) -> dict[str, 
     if (final := winner.final) is None:
         return found
     names = {objective.metric for objective in objectives}
-    for split, over in (("val", _on_val(final)), ("test", on_test(final))):
-        for name in sorted(names & set(over)):
-            found |= {f"final_{split}_{name}_{part}": value for part, value in asdict(over[name]).items()}
+    for split, own in (("val", _on_val(final)), ("test", on_test(final))):
+        for name in sorted(names & set(own)):
+            found |= {f"final_{split}_{name}_{part}": value for part, value in asdict(own[name]).items()}
     for rival in others(final):
         key = rival.name.replace(" ", "_")
         for split, once in (("val", rival.val), ("test", rival.test)):
@@ -280,6 +285,13 @@ def on_test(final: Final) -> dict[str, Interval]:
     return {name: final.over_rows.get(name, own) for name, own in intervals(final.test).items()}
 
 
+def over(final: Final, name: str) -> str:
+    """What the interval of a metric on test is over: `seeds and rows`, `seeds and groups of rows` or `seeds`."""
+    if name not in final.over_rows:
+        return "seeds"
+    return "seeds and groups of rows" if final.n_groups else "seeds and rows"
+
+
 def json_of_test(winner: Winner) -> dict[str, Any]:
     """What a winner did on test: mean and interval of each metric over seeds and rows, or a number without finals."""
     measured = {} if winner.final is None else on_test(winner.final)
@@ -320,6 +332,7 @@ def from_json(text: str) -> Final:
         rivals=tuple(map(_rival, data["rivals"])),
         ensemble=None if data["ensemble"] is None else _rival(data["ensemble"]),
         over_rows=_intervals(data),
+        n_groups=data.get("n_groups", 0),
         is_ensemble=data.get("is_ensemble", False),
         answers=_answers(data.get("answers")),
         seconds=data.get("seconds", {}),
@@ -355,8 +368,9 @@ def plain(final: Final | None) -> dict[str, Any] | None:
         for key in ("over_rows", "lead"):
             if not part.get(key, True):
                 del part[key]
-    if not final.is_ensemble:
-        del found["is_ensemble"]
+    for name in ("is_ensemble", "n_groups"):
+        if not found[name]:
+            del found[name]
     checked: dict[str, Any] = finite(found)
     return checked
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,7 +26,7 @@ from dlcore.models import build_model, count_parameters, nudge
 from dlcore.packing import Member
 from dlcore.precision import check_precision
 from dlcore.rate_range import RateRange, measure_rates
-from dlcore.resampling import compare
+from dlcore.resampling import FEWEST_GROUPS, compare
 from dlcore.rivals import train_rivals
 from dlcore.rows import Rows, TensorData
 from dlcore.seeding import derive_seed
@@ -73,6 +74,8 @@ class Reading:
     """Of each of the winner's networks."""
     over_rows: Mapping[str, Interval] = field(default_factory=dict)
     """See `studies.records.Final.over_rows`."""
+    n_groups: int = 0
+    """See `studies.records.Final.n_groups`."""
     ensemble: Rival | None = None
     rivals: tuple[Rival, ...] = ()
 
@@ -255,12 +258,19 @@ class Networks:
             trained = train_rivals(self.splits, self._spec.seed)
             others += [(Rival(r.name, r.metrics["val"], r.metrics["test"], r.remark), r.on_test) for r in trained]
         rivals, spreads = [rival for rival, _ in others], {}
-        # Rows of a group belong together: drawn one by one they would promise far too much.
-        if won and self._spec.data.split.group is None:
-            alone, beside = compare(task, answers, [outputs for _, outputs in others], y, self._spec.seed)
+        groups, n_groups = self._groups_of_test()
+        if won and (groups is None or n_groups >= FEWEST_GROUPS):
+            alone, beside = compare(task, answers, [outputs for _, outputs in others], y, self._spec.seed, groups)
             spreads = over_rows(winner, alone)
             rivals = [replace(r, lead=leads(winner, r, own)) for r, own in zip(rivals, beside, strict=True)]
-        return Reading(winner, spreads, rivals.pop(0) if ensemble else None, tuple(rivals))
+        return Reading(winner, spreads, n_groups, rivals.pop(0) if ensemble else None, tuple(rivals))
+
+    def _groups_of_test(self) -> tuple[Tensor | None, int]:
+        """The group of each row of test, counted from 0 there, and how many there are; None and 0 without groups."""
+        if (own := self.splits.test.groups) is None:
+            return None, 0
+        _, here = np.unique(own, return_inverse=True)
+        return torch.from_numpy(here), int(here.max()) + 1
 
     def measure_together(self, members: Sequence[Candidate], split: str) -> dict[str, float]:
         """Loss and all metrics of networks that answer together, on "val" or "test"."""

@@ -69,7 +69,7 @@ def winner_text(material: Material) -> str:
         return text
     if final.finalists and final.test:
         val = finals.intervals(final.finalists[0].val).get(objective.metric)
-        test, over = finals.on_test(final).get(objective.metric), "seeds and rows" if final.over_rows else "seeds"
+        test, over = finals.on_test(final).get(objective.metric), finals.over(final, objective.metric)
         if val is not None and test is not None:
             text += (
                 f" Trained on {len(final.test)} fresh seeds it comes to {objective.metric} {finals.of(val)} on val "

@@ -218,7 +218,10 @@ class Final:
     rivals: tuple[Rival, ...] = ()
     ensemble: Rival | None = None
     over_rows: Mapping[str, Interval] = field(default_factory=dict)
-    """Metric -> the winner's mean on test, over seeds and rows; empty as in `Rival.lead`."""
+    """Metric -> the winner's mean on test, over seeds and rows, or groups of them; empty as in `Rival.lead`, and where
+    test has too few groups. A metric that other rows say nothing of is not in it."""
+    n_groups: int = 0
+    """Groups of rows that test has, where rows are kept together; else 0."""
     is_ensemble: bool = False
     """Whether the ensemble is exported: on val it is better than the winner's networks are in the mean."""
     answers: Answers | None = None

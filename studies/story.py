@@ -28,7 +28,7 @@ def _results(winner: Winner, facts: StudyFacts) -> str:
     lines = []
     if final is not None and final.finalists:
         n_seeds = len(final.finalists[0].val)
-        over = "seeds and rows" if final.over_rows else "seeds"
+        over = finals.over(final, objective.metric)
         header += [f"val, {n_seeds} seeds: mean [95 %]", f"test, {n_seeds} seeds: mean [95 % over {over}]"]
         val, test = finals.intervals(final.finalists[0].val), finals.on_test(final)
         rows = [[*row, _of(val.get(str(row[0]))), _of(test.get(str(row[0])))] for row in rows]

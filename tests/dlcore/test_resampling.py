@@ -55,6 +55,38 @@ def test_draws_in_pieces_are_the_draws_in_one(name: str, monkeypatch: pytest.Mon
     assert compare(TASKS[name], outputs[:2], outputs[2:], y, 0) == whole
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_a_draw_of_groups_is_measured_as_all_their_rows_are(name: str) -> None:
+    task = TASKS[name]
+    (outputs,), y = rows(task, 40, 1)
+    groups = torch.arange(40) // 3 % 7  # of 6 rows and of 4
+    (found,) = measure_draws(task, [outputs], y, 3, groups)
+    weights = torch.cat(list(resampling._draws(40, 1_000, 3, groups)), 1).T
+    by_group = torch.stack([weights[:, groups == g].unique(dim=1).squeeze(1) for g in range(7)], 1)  # one weight each
+    assert (by_group.sum(1) == 7).all() and len(set(weights.sum(1).tolist())) > 1
+    for draw in range(0, 1_000, 50):
+        drawn = torch.repeat_interleave(torch.arange(40), weights[draw].long())
+        wanted = evaluate_outputs(task, outputs[drawn].double(), y[drawn])
+        assert {n: float(v[draw]) for n, v in found.items()} == pytest.approx(wanted, rel=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_copies_of_a_row_in_one_group_say_no_more_than_the_row(name: str) -> None:
+    task = TASKS[name]
+    outputs, y = rows(task, 80, 2)
+    copies = torch.arange(80).repeat_interleave(4)
+    copied = [own[copies] for own in outputs]
+    once, (lead,) = compare(task, outputs[:1], outputs[1:], y, 0)
+    grouped, (grouped_lead,) = compare(task, copied[:1], copied[1:], y[copies], 1, copies)  # draws of another seed
+    torn, _ = compare(task, copied[:1], copied[1:], y[copies], 1)
+    for metric, spread in once.items():
+        width = spread.high - spread.low
+        for found, wanted in ((grouped[metric], spread), (grouped_lead[metric], lead[metric])):
+            by = 0.15 * (wanted.high - wanted.low)  # three deviations of the ends of 1,000 draws, and ties
+            assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=by)
+        assert torn[metric].high - torn[metric].low == pytest.approx(width / 2, rel=0.2)  # four times the rows
+
+
 def test_many_rows_and_outputs_have_fewer_draws() -> None:
     assert [n_draws(100, 1), n_draws(20_000, 1), n_draws(1_000_000, 26)] == [1_000, 400, 200]
 

@@ -50,6 +50,17 @@ def test_rows_and_seeds_widen_an_interval_together() -> None:
     assert aside.low == aside.mean == 0.5 and aside.high == pytest.approx(0.7)
 
 
+def test_what_rows_do_not_say_is_over_seeds_alone_and_is_said_so(winner: Winner) -> None:
+    for unknown in (Spread(math.nan, 6.0), Spread(-1.0, math.nan)):
+        assert finals.over_rows(measured(1.0, 2.0, 3.0), {"accuracy": unknown}) == {}
+        rival = Rival("gradient boosting", {"accuracy": 0.5}, {"accuracy": 0.5})
+        assert finals.leads(measured(0.8, 0.9), rival, {"accuracy": unknown}) == {}
+    assert winner.final is not None
+    final = replace(winner.final, over_rows={})
+    assert finals.on_test(final) == finals.intervals(final.test)
+    assert [finals.over(f, "accuracy") for f in (winner.final, final)] == ["seeds and rows", "seeds"]
+
+
 def test_an_interval_ends_where_its_metric_does() -> None:
     sure = finals.over_rows(measured(0.97, 0.99), {"accuracy": Spread(0.9, 1.05)})["accuracy"]
     assert sure.mean == pytest.approx(0.98) and 0.8 < sure.low < 0.9 and sure.high == 1.0
