@@ -3,10 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from dlcore.config import SCALINGS, SKLEARN_SETS, TARGET_TRANSFORMS, DataConfig, PreprocessConfig, SplitConfig
 from dlcore.data import SPLITS, DataSplits, load_splits, split_tensors, to_tensors
 from dlcore.errors import DataError
+from dlcore.preprocess import fit_preprocessor
+from dlcore.tables import read_table
 
 
 def load(folder: Path, text: str, seed: int = 0, **fields: object) -> DataSplits:
@@ -217,3 +220,20 @@ def test_classes_have_no_target_to_transform(tmp_path: Path) -> None:
         load(tmp_path, rows(50, "i % 2"), preprocessing=PreprocessConfig(target_transform="log"))
     with pytest.raises(DataError, match=r'"log" needs targets >= 0'):
         load(tmp_path, rows(50, "i / 7 - 3"), preprocessing=PreprocessConfig(target_transform="log"))
+
+
+def test_an_encoding_that_would_help_if_all_rows_taught_it_shows_no_gain(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shops, y = rng.integers(0, 500, 2000), rng.permutation(2000) % 2  # chance: no shop says anything
+    text = "shop,y\n" + "".join(f"shop {shop},{own}\n" for shop, own in zip(shops, y, strict=True))
+    splits = load(tmp_path, text, kinds={})
+    table = read_table(DataConfig(path=str(tmp_path / "table.csv"), target=("y",)))
+    leaking = fit_preprocessor(table.features, y, "binary", PreprocessConfig())
+    found = [best_area(fitted.transform(splits.test.x), splits.test.y) for fitted in (leaking, splits.preprocessor)]
+    assert found[0] > 0.6  # what it would look like
+    assert found[1] == pytest.approx(0.5, abs=0.1)  # three deviations of 400 rows
+
+
+def best_area(x: np.ndarray, y: np.ndarray) -> float:
+    """The largest area under the ROC curve that one input alone gives."""
+    return max(float(roc_auc_score(y, values)) for values in x.T)

@@ -1,8 +1,10 @@
 import math
 import re
+import socket
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -187,3 +189,21 @@ def test_a_file_without_rows_can_be_predicted_from(tmp_path: Path) -> None:
     path.write_text("a,city,sold,is\n")
     kinds = {"a": "numeric", "city": "categorical", "sold": "date", "is": "boolean"}
     assert len(read_features(str(path), kinds)) == 0
+
+
+def test_an_address_in_a_file_is_text_and_nobody_is_asked(tmp_path: Path) -> None:
+    """Names, cells and classes that are addresses, as pandas and Parquet would follow them in a path."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        here = f"http://127.0.0.1:{server.getsockname()[1]}"
+        cells = [f"{here}/{i % 3}.csv,=WEBSERVICE({here}/{i % 5}),file:///{i % 4},{here}/{i % 2}" for i in range(30)]
+        path = tmp_path / "table.csv"
+        path.write_text("\n".join([f"{here}/a.csv,b,c,y", *cells]))
+        by_csv = read_table(DataConfig(path=str(path), target=("y",)))
+        pd.read_csv(path).to_parquet(tmp_path / "table.parquet")
+        by_parquet = read_table(DataConfig(path=str(tmp_path / "table.parquet"), target=("y",)))
+        with pytest.raises(TimeoutError):
+            server.accept()
+    for table in (by_csv, by_parquet):
+        assert table.features.columns[0].categories == tuple(f"{here}/{i}.csv" for i in range(3))
+        assert set(table.targets["y"].tolist()) == {f"{here}/0", f"{here}/1"}
