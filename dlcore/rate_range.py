@@ -25,7 +25,11 @@ LOWEST, HIGHEST = 1e-6, 10.0
 _EXPLODED = 4.0
 """Times the first loss: one that is higher ends the test."""
 _BEGINS = 0.1
-"""Of the whole fall: where the loss has fallen by so much, the range begins."""
+"""Of the whole fall: where the loss has fallen by so much, the range begins; a rise by so much is its end."""
+_GROWS = 100.0
+"""Times the lowest loss: of a loss that fell to nearly nothing a rise by so much is the end too."""
+_DONE = 0.99
+"""Of the whole fall: where so much is done, and no rise follows, there is nothing left to fall."""
 _REACH = 4
 """Steps on each side that are averaged."""
 _FALLS = 0.02
@@ -46,9 +50,11 @@ class RateRange:
     low: float | None
     """From where the loss falls; None where no rate lets it fall."""
     high: float | None
-    """Up to where it falls: beyond, it rises again, or the test ended."""
+    """Up to where it falls: beyond, it rises again, or there is nothing left to learn."""
     steepest: float | None
     """Where it falls fastest, by the rate's logarithm; at most half of `high`."""
+    has_edge: bool = False
+    """Whether the loss rises again beyond `high`, or diverges; else all was learnt before a rate was too high."""
 
 
 def geometric(low: float, high: float, n: int) -> list[float]:
@@ -71,11 +77,17 @@ def sweep(step: Callable[[float], float], rates: Sequence[float]) -> RateRange:
         losses.append(loss)
         if loss > _EXPLODED * losses[0]:
             break
-    return read(rates[: len(losses)], losses)
+    return read(rates[: len(losses)], losses, diverged=len(losses) < len(rates))
 
 
-def read(rates: Sequence[float], losses: Sequence[float]) -> RateRange:
-    """The range that the losses of a sweep show."""
+def read(rates: Sequence[float], losses: Sequence[float], *, diverged: bool = False) -> RateRange:
+    """The range that the losses of a sweep show.
+
+    Args:
+        rates: Ascending.
+        losses: Of the step at each rate.
+        diverged: Whether the next rate, or the last one, was too high.
+    """
     smoothed = smooth(losses)
     nothing = RateRange(tuple(rates), tuple(losses), tuple(smoothed), None, None, None)
     if len(losses) < 3:
@@ -89,12 +101,17 @@ def read(rates: Sequence[float], losses: Sequence[float]) -> RateRange:
     by_chance = math.sqrt(statistics.fmean(steps) * (1 / (2 * near + 1) + 1 / max(1, lowest // 4)))
     if fall < max(_FALLS * abs(first), _BY_CHANCE * by_chance):
         return nothing
+    peak = max(smoothed[lowest:])
+    has_edge = diverged or peak - smoothed[lowest] >= _BEGINS * fall or peak > _GROWS * smoothed[lowest]
+    # A network that has learnt all its rows has no gradients left to diverge by, however high the rate grows.
+    end = lowest if has_edge else next(i for i, loss in enumerate(smoothed) if first - loss >= _DONE * fall)
     # The last rate at which the loss had not fallen yet: before it, batches differ by chance.
-    begins = max((i for i in range(lowest) if first - smoothed[i] < _BEGINS * fall), default=0)
-    inside = [i for i in range(begins, lowest) if rates[i] <= rates[lowest] / 2] or [begins]
-    steepest = min(inside, key=lambda i: _slope(smoothed, i, lowest))
-    low = max(rates[0], min(rates[begins], rates[lowest] / 10))
-    return replace(nothing, low=low, high=rates[lowest], steepest=min(rates[steepest], rates[lowest] / 2))
+    begins = max((i for i in range(end) if first - smoothed[i] < _BEGINS * fall), default=0)
+    inside = [i for i in range(begins, end) if rates[i] <= rates[end] / 2] or [begins]
+    steepest = min(inside, key=lambda i: _slope(smoothed, i, end))
+    low = max(rates[0], min(rates[begins], rates[end] / 10))
+    steep = min(rates[steepest], rates[end] / 2)
+    return replace(nothing, low=low, high=rates[end], steepest=steep, has_edge=has_edge)
 
 
 def _slope(smoothed: Sequence[float], at: int, last: int) -> float:

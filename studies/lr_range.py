@@ -34,7 +34,13 @@ def measure(spec_or_study: str, folder: Path | None) -> Path:
     own = shrink(middle(spec), spec, trainer.count_parameters)
     found = trainer.measure_rates(own)
     picture = RatePicture(
-        spec.study, found.rates, found.losses, found.smoothed, (found.low, found.high), found.steepest
+        spec.study,
+        found.rates,
+        found.losses,
+        found.smoothed,
+        (found.low, found.high),
+        found.steepest,
+        found.has_edge,
     )
     shown: dict[str, Value] = {name: value for name, value in own.items() if name != "learning_rate"}
     display.note(f"network {hyperparameters_line(shown)}")

@@ -17,6 +17,8 @@ class RatePicture:
     ends: tuple[float | None, float | None]
     """Between which rates the loss falls; None, None where it falls nowhere."""
     steepest: float | None
+    has_edge: bool = True
+    """Whether the loss rises again behind the range."""
 
     @property
     def line(self) -> str:
@@ -66,12 +68,11 @@ def rate_sentence(p: RatePicture) -> str:
             f"At none of {len(p.rates)} rates from {p.rates[0]:.1g} to {p.rates[-1]:.2g} the loss falls: the network "
             "does not learn; look at its initialization, and at the data."
         )
-    lowest = min(p.smoothed)
-    beyond = (
-        "beyond, it rises" if p.rates[-1] > high else "the test ended there: higher rates were not tried, or diverged"
-    )
+    learnt = f"there all is learnt, and no rate up to {p.rates[-1]:.2g} was too high"
+    beyond = "beyond, it rises" if p.has_edge else learnt
+    reached = min(loss for rate, loss in zip(p.rates, p.smoothed, strict=True) if rate <= high)
     return (
-        f"The loss falls from {p.smoothed[0]:.3g} to {lowest:.3g} between the rates {rounded(low):g} and "
+        f"The loss falls from {p.smoothed[0]:.3g} to {reached:.3g} between the rates {rounded(low):g} and "
         f"{rounded(high):g}, most steeply at {rounded(p.steepest):g}; {beyond}."
     )
 

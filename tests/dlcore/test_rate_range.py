@@ -102,3 +102,13 @@ def test_a_range_lies_within_the_rates_that_were_tried() -> None:
     early = read(rates, [max(0.1, 1 - 0.05 * i) if i < 20 else 0.1 + 0.05 * (i - 19) for i in range(60)])
     assert early.low is not None and early.high is not None and early.steepest is not None
     assert rates[0] <= early.low <= early.high and early.steepest <= early.high / 2
+
+
+def test_where_all_is_learnt_before_a_rate_is_too_high_the_range_ends_there() -> None:
+    rates = geometric(1e-6, 10.0, 200)
+    found = read(rates, [1 / (1 + (rate / 0.03) ** 2) for rate in rates])
+    assert not found.has_edge and found.high is not None and found.steepest is not None
+    assert 0.2 < found.high < 0.5, "99 of 100 of the fall are done at 0.3"
+    assert found.steepest < 0.1
+    rises = read(rates, [1 / (1 + (rate / 0.03) ** 2) + max(0.0, rate - 5) for rate in rates])
+    assert rises.has_edge and rises.high is not None and 3 < rises.high < 6

@@ -23,7 +23,7 @@ def test_the_command_says_a_range_that_a_spec_can_take_and_draws_it(
     assert "The loss falls from" in picture.with_suffix(".txt").read_text()
     line = next(line for line in said.splitlines() if line.startswith("in [search_space]:")).partition(":")[2].strip()
     own = tomllib.loads(line)["learning_rate"]
-    assert 1e-4 < own["low"] < own["high"] <= 10
+    assert 1e-4 < own["low"] < own["high"] < 10
     parse_spec(f'study = "a"\ndata = {{ source = "sklearn:wine" }}\n[search_space]\n{line}\n', "a.toml")
     assert lr_range.measure("wine", tmp_path / "here") == tmp_path / "here" / "lr-range.png"
     with pytest.raises(SpecError, match="must name a spec or a study"):

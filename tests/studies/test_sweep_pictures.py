@@ -1,6 +1,7 @@
 """studies.sweep_pictures: what range tests and races say, by their numbers."""
 
 import math
+from dataclasses import replace
 
 from studies.records import Objective
 from studies.sweep_pictures import Lane, Race, RatePicture, alternative, race_sentence, rate_sentence, rounded
@@ -18,6 +19,11 @@ def test_a_range_is_a_line_to_paste_and_a_sentence() -> None:
     )
     assert alternative(rates()).endswith(text)
     assert rounded(0.000123) == 0.00012
+
+
+def test_a_range_without_an_edge_says_that_all_was_learnt() -> None:
+    text = rate_sentence(replace(rates(), smoothed=(1.0, 0.9, 0.01, 0.001), has_edge=False))
+    assert "from 1 to 0.01 between" in text and text.endswith("all is learnt, and no rate up to 1 was too high.")
 
 
 def test_a_network_that_does_not_learn_has_no_line() -> None:
