@@ -7,18 +7,14 @@ networks are the same. One network is the winner's mean over its fresh seeds.
     python -m benchmarks.ensembles wine_quality.csv:quality --seeds 0 1 2 --record
 """
 
-import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from benchmarks.record import provenance, record, table
-from benchmarks.table_space import some_rows
+from benchmarks.table_space import parser_of, shown, some_rows
 
 KINDS = {"all": "true", "greedy": '"greedy"'}
 SPEC = """
@@ -37,21 +33,9 @@ HEADER = ["table", "on test", "one network", "all", "greedy", "all better", "gre
 
 def run_study(path: Path, target: str, kind: str, seed: int, trials: int) -> dict[str, Any]:
     """What `studies show --json` says of one study."""
+    values = {"path": json.dumps(str(path)), "target": json.dumps(target), "kind": KINDS[kind]}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        values = {"path": json.dumps(str(path)), "target": json.dumps(target), "kind": KINDS[kind]}
-        (folder / "together.toml").write_text(SPEC.format(seed=seed, trials=trials, **values))
-        environment = {**os.environ, "STUDIES_HOME": str(folder / "home"), "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
-        environment.pop("STUDIES_DB", None)
-        said = ""
-        for words in (["run", "together.toml", "--quiet"], ["show", "together", "--json"]):
-            command = [sys.executable, "-m", "studies", *words]
-            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-            said = done.stdout
-    found: dict[str, Any] = json.loads(said)
-    return found
+        return shown("together", SPEC.format(seed=seed, trials=trials, **values), Path(name))
 
 
 def read(found: dict[str, Any]) -> tuple[str, float, float, str]:
@@ -70,7 +54,7 @@ def line_of(path: Path, target: str, seeds: list[int], trials: int) -> list[str]
             metric, alone, ensemble, remark = read(run_study(path, target, kind, seed, trials))
             values.append(ensemble)
         one.append(alone)
-        sizes.append(remark.removeprefix("the mean of ").partition(" ")[0])
+        sizes.append("1" if remark.startswith("one network") else remark.removeprefix("the mean of ").partition(" ")[0])
     sign = -1.0 if metric in ("rmse", "mae", "loss", "log_loss") else 1.0
     better = {k: sum(sign * e > sign * o for e, o in zip(v, one, strict=True)) for k, v in together.items()}
     return [
@@ -83,13 +67,7 @@ def line_of(path: Path, target: str, seeds: list[int], trials: int) -> list[str]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tables", nargs="+", metavar="FILE:TARGET")
-    parser.add_argument("--rows", type=int, help="of each table; all of them otherwise")
-    parser.add_argument("--trials", type=int, default=32)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the studies")
-    parser.add_argument("--record", action="store_true")
-    arguments = parser.parse_args()
+    arguments = parser_of(__doc__, 32, [0, 1, 2]).parse_args()
     print(provenance(), flush=True)
     lines = []
     with tempfile.TemporaryDirectory() as folder:

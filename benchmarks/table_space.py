@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from benchmarks.record import provenance, record, table
 from studies.hyperparameters import Range, plain, table_space
@@ -75,22 +76,38 @@ def some_rows(path: Path, n: int | None, folder: Path) -> Path:
     return folder / path.name
 
 
+def shown(name: str, text: str, folder: Path) -> dict[str, Any]:
+    """Run the study of a spec, mirrored to nobody; what `studies show NAME --json` then says."""
+    (folder / f"{name}.toml").write_text(text)
+    environment = {**os.environ, "STUDIES_HOME": str(folder / "home"), "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    environment.pop("STUDIES_DB", None)
+    said = ""
+    for words in (["run", f"{name}.toml", "--quiet"], ["show", name, "--json"]):
+        command = [sys.executable, "-m", "studies", *words]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        said = done.stdout
+    found: dict[str, Any] = json.loads(said)
+    return found
+
+
+def parser_of(description: str | None, trials: int, seeds: list[int]) -> argparse.ArgumentParser:
+    """The arguments of benchmarks that search tables on several seeds."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="+", metavar="FILE:TARGET")
+    parser.add_argument("--rows", type=int, help="of each table; all of them otherwise")
+    parser.add_argument("--trials", type=int, default=trials)
+    parser.add_argument("--seeds", type=int, nargs="+", default=seeds, help="of the studies")
+    parser.add_argument("--record", action="store_true")
+    return parser
+
+
 def run_study(path: Path, target: str, variant: str, seed: int, arguments: argparse.Namespace) -> list[object]:
     """Metric, and the winner's mean on val over fresh seeds."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        own = some_rows(path, arguments.rows, folder)
-        (folder / "space.toml").write_text(spec_text(own, target, variant, seed, arguments.trials))
-        environment = {**os.environ, "STUDIES_HOME": str(folder / "home"), "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
-        environment.pop("STUDIES_DB", None)
-        said = ""
-        for words in (["run", "space.toml"], ["show", "space", "--json"]):
-            command = [sys.executable, "-m", "studies", *words]
-            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-            said = done.stdout
-        found = json.loads(said)
+        own = some_rows(path, arguments.rows, Path(name))
+        found = shown("space", spec_text(own, target, variant, seed, arguments.trials), Path(name))
         return [found["metric"], found["final"]["finalists"][0]["val"][found["metric"]]["mean"]]
 
 
@@ -106,13 +123,8 @@ def measured(path: Path, target: str, variant: str, seed: int, arguments: argpar
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tables", nargs="+", metavar="FILE:TARGET")
-    parser.add_argument("--rows", type=int, help="of each table; all of them otherwise")
-    parser.add_argument("--trials", type=int, default=48)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the studies")
+    parser = parser_of(__doc__, 48, [0])
     parser.add_argument("--variants", nargs="+", default=["base", "scalings"], choices=VARIANTS)
-    parser.add_argument("--record", action="store_true")
     arguments = parser.parse_args()
     print(provenance(), flush=True)
     lines = []

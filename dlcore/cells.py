@@ -246,10 +246,8 @@ def _number_written(form: str) -> Callable[[str], float | None]:
     before, base, behind = parts_of_form(form)
 
     def value(text: str) -> float | None:
-        if before or behind:
-            bare = _without_sign(text, before, behind)
-            return None if bare is None else _bare_number(bare, base)
-        return _bare_number(text, base)
+        bare = _without_sign(text, before, behind) if before or behind else text
+        return None if bare is None else _bare_number(bare, base)
 
     return value
 

@@ -6,8 +6,7 @@ cure for overfitting.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dlcore.config import ModelConfig, TrainConfig
+from dlcore.device import one_thread
 from dlcore.models import build_model
 from dlcore.rows import TensorData
 from dlcore.seeding import generator
@@ -111,7 +111,7 @@ def check_sample(model: ModelConfig, training: TrainConfig, data: TensorData, se
         data: Preprocessed rows.
         seeds: Of the network and the sample, and of the order of rows.
     """
-    with _one_thread():
+    with one_thread():
         return _check_sample(model, training, sample_of(data, seeds[0]), seeds)
 
 
@@ -182,17 +182,6 @@ def dead_layer(model: nn.Module, x: Tensor) -> tuple[int, int, int] | None:
                 if n_dead >= _DEAD * x.shape[1]:
                     return number, n_dead, x.shape[1]
     return None
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """So few rows are trained several times faster by one thread than by several that wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _uncured(model: ModelConfig) -> ModelConfig:

@@ -15,13 +15,13 @@ all rows of one as often as it is drawn: a draw has more or fewer rows than ther
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dlcore.config import metrics_of
+from dlcore.device import one_thread
 from dlcore.seeding import generator
 from dlcore.tasks import Task
 
@@ -97,7 +97,7 @@ def measure_draws(
     Returns:
         Of each model "loss" and each metric of the task -> its values (D,), float64.
     """
-    with _one_thread():
+    with one_thread():
         models = [_Answers(task, outputs.cpu(), y.cpu()) for outputs in answers]
         found: list[dict[str, list[Tensor]]] = [{} for _ in models]
         for weights in _draws(len(y), n_draws(len(y), task.n_outputs), seed, groups):
@@ -105,17 +105,6 @@ def measure_draws(
                 for name, values in model.measure(weights).items():
                     own.setdefault(name, []).append(values)
     return [{name: torch.cat(values) for name, values in own.items()} for own in found]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Many small steps: on a busy machine threads wait for each other (measured: 4.7 s where one takes 0.2)."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def n_draws(n_rows: int, n_outputs: int) -> int:

@@ -209,8 +209,8 @@ def with_cures(space: Mapping[str, Setting], given: Mapping[str, Value]) -> dict
     """
     if any(name in CURES and is_searched(setting) for name, setting in space.items()):
         return dict(space)
-    added: dict[str, Setting] = {"dropout": Range(0.0, 0.5), "weight_decay": Range(1e-4, 1.0, log=True)}
-    return dict(space) | {name: setting for name, setting in added.items() if name not in given}
+    added = table_space(given)
+    return dict(space) | {name: added[name] for name in ("dropout", "weight_decay") if name in added}
 
 
 def plain(setting: Setting) -> object:

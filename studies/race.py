@@ -10,12 +10,9 @@ from studies.errors import UserError
 from studies.figures import number
 from studies.hyperparameters import Range, Setting, n_choices
 from studies.records import COMPLETE, Interval, Objective, TrialRecord, Winner
-from studies.sections import SAMPLERS, Budget
+from studies.sections import LEARN, LEARN_FROM_COMPLETE_ONLY, SAMPLERS, Budget
 from studies.spec import StudySpec, cohort_size, spec_from_dict
 from studies.sweep_pictures import Lane
-
-_LEARN_FROM_COMPLETE_ONLY = ("gp", "nsga2")
-_LEARN = ("tpe", *_LEARN_FROM_COMPLETE_ONLY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +75,7 @@ def entrant(spec: StudySpec, sampler: str, trials: int, index: int) -> StudySpec
     data["search"] |= {"sampler": sampler, "cohort": cohort_size(granted)}
     if sampler == "gp":
         del data["search"]["cohort"]  # it has a limit of its own
-    if sampler in _LEARN_FROM_COMPLETE_ONLY:
+    if sampler in LEARN_FROM_COMPLETE_ONLY:
         data["search"].pop("halving", None)
     if sampler == "grid":
         data["search_space"] |= gridded(spec.searched, trials)
@@ -87,7 +84,7 @@ def entrant(spec: StudySpec, sampler: str, trials: int, index: int) -> StudySpec
 
 def is_asked_at_once(spec: StudySpec) -> bool:
     """Whether a sampler that learns is asked for all trials before it has seen one: then it searches at random."""
-    return spec.search.sampler in _LEARN and cohort_size(spec) >= (spec.budget.trials or math.inf)
+    return spec.search.sampler in LEARN and cohort_size(spec) >= (spec.budget.trials or math.inf)
 
 
 def gridded(searched: Mapping[str, Setting], trials: int) -> dict[str, list[float | int | str | bool]]:

@@ -36,6 +36,9 @@ from dlcore.config import (
 from studies.mistakes import must_be_one_of, shown
 
 SAMPLERS = ("tpe", "random", "grid", "qmc", "gp", "nsga2")
+LEARN_FROM_COMPLETE_ONLY = ("gp", "nsga2")
+LEARN = ("tpe", *LEARN_FROM_COMPLETE_ONLY)
+"""Samplers that ask for what did well."""
 PRUNERS = ("median", "percentile", "patient", "threshold", "hyperband")
 OBJECTIVES = (*METRICS, "loss", "n_parameters")
 DEVICES = ("auto", "cpu", "cuda", "mps")

@@ -36,6 +36,7 @@ from studies.mistakes import Mistake, from_pydantic, message, must_be_one_of, sh
 from studies.records import Objective, StudyFacts, Value
 from studies.sections import (
     FRAME,
+    LEARN_FROM_COMPLETE_ONLY,
     PREPROCESSING_KEYS,
     Budget,
     DataSection,
@@ -53,7 +54,6 @@ from studies.sections import (
 
 _MAX_DEPTH = 20
 _MAX_BYTES = 1_000_000
-_LEARNS_FROM_COMPLETE_ONLY = ("gp", "nsga2")
 
 
 _Model = TypeVar("_Model", bound=Section)
@@ -80,7 +80,7 @@ class StudySpec(ObjectiveList):
             return Halving()
         if "halving" in self.search.model_fields_set:
             return self.search.halving
-        is_on = self.search.sampler not in _LEARNS_FROM_COMPLETE_ONLY and self.training.epochs > Halving().first_rung
+        is_on = self.search.sampler not in LEARN_FROM_COMPLETE_ONLY and self.training.epochs > Halving().first_rung
         return Halving() if is_on else None
 
     @property
@@ -120,7 +120,7 @@ class StudySpec(ObjectiveList):
 
     def warnings(self) -> tuple[str, ...]:
         """What is allowed, and probably not wanted."""
-        if self.search.sampler in _LEARNS_FROM_COMPLETE_ONLY and self.ladder is not None:
+        if self.search.sampler in LEARN_FROM_COMPLETE_ONLY and self.ladder is not None:
             return (
                 f'sampler = "{self.search.sampler}" learns from finished trials only: those that halving or a pruner '
                 "stops teach it nothing; halving = false lets all of them finish",

@@ -15,6 +15,7 @@ from studies.hyperparameters import OVERFIT_FIRST
 from studies.pace import Pace, Trained
 from studies.ranking import best_trial, ranking
 from studies.records import COMPLETE, FAIL, FINISHED_STATES, PRUNED, EpochDone, StudyFacts, TrialRecord, Value
+from studies.sections import LEARN
 
 
 class Tally:
@@ -156,7 +157,7 @@ def epochs_per_trial(facts: StudyFacts, epochs: int) -> float:
 def is_guided(facts: StudyFacts) -> bool:
     """Whether the sampler asks for what did well."""
     search = facts.spec.get("search")
-    return isinstance(search, Mapping) and search.get("sampler") in ("tpe", "gp", "nsga2")
+    return isinstance(search, Mapping) and search.get("sampler") in LEARN
 
 
 def hyperparameters_line(hyperparameters: Mapping[str, Value], names: Iterable[str] | None = None) -> str:

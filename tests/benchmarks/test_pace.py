@@ -2,11 +2,13 @@
 
 import json
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks.pace import N_MOMENTS, Course, moments, report
+from studies.pace import Pace, Trained
 
 COURSES = json.loads((Path(__file__).parents[1] / "studies" / "assets" / "courses.json").read_text())
 
@@ -44,3 +46,39 @@ def test_on_recorded_searches_the_median_error_is_a_fraction_of_that_of_the_mean
     ours = statistics.median(abs(m.told - m.true) / m.true for m in found)
     plain = statistics.median(abs(m.plain - m.true) / m.true for m in found)
     assert ours <= 0.35 and ours < plain / 2
+
+
+def at_cohorts(name: str) -> Iterator[tuple[float, float, float, float]]:
+    """Of a recorded course at each stored cohort: share of trials done, time left as told, as it was, by the mean rate;
+    all as shares of the whole course."""
+    course = COURSES[name]
+    end = max(at for at, kind, _ in course["events"] if kind == "t")
+    pace, done = Pace(0.0, course["per_trial"], course["cohort"], is_guided=course["guided"]), 0
+    for at, kind, what in course["events"]:
+        for _ in range(what if kind == "e" else 0):
+            pace.epoch(at)
+        if kind == "t":
+            pace.told([Trained(*trial) for trial in what], at)
+            done += len(what)
+            n_left = course["trials"] - done
+            left = pace.left(n_left, at)
+            assert left is not None
+            yield done / course["trials"], left / end, (end - at) / end, at / done * n_left / end
+
+
+@pytest.mark.parametrize("name", COURSES)
+def test_on_recorded_searches_the_time_left_is_right_to_a_fifth_of_the_search_from_half_of_the_trials_on(
+    name: str,
+) -> None:
+    """Not before: the default study becomes twice as fast on its way, and nobody knows that beforehand."""
+    for share, told, true, _ in at_cohorts(name):
+        assert abs(told - true) <= (0.2 if share >= 0.5 else 0.6), f"{name} at {share:.0%}"
+
+
+@pytest.mark.parametrize("name", ["digits", "long"])
+def test_it_is_nearer_than_the_mean_rate_would_be(name: str) -> None:
+    """Those two begin with a pause of seconds, while processes start."""
+    found = list(at_cohorts(name))
+    ours = [abs(told - true) for _, told, true, _ in found]
+    theirs = [abs(plain - true) for _, _, true, plain in found]
+    assert sum(ours) < sum(theirs) / 2

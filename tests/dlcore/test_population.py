@@ -53,6 +53,10 @@ RATES = {"sgd": (1e-3, 0.5), "adamw": (1e-4, 3e-2)}
 """Of the space that a study searches unless its spec says otherwise."""
 
 
+N_MOVES = 8
+"""Moves by one unit in the last place that a curve must bear to be called stable, where it is not the population's."""
+
+
 def random_member(draw: random.Random, data: TensorData, epochs: int, optimizer: str) -> Member:
     """One point of the space that a study would search, over all axes.
 
@@ -105,18 +109,14 @@ def trained(members: Sequence[Member], data: TensorData) -> Population:
     return population
 
 
-def alone(member: Member, data: TensorData, *, ulp: bool = False) -> Training:
-    """The reference loop; with `ulp` from initial weights that are moved by one unit in the last place."""
+def alone(member: Member, data: TensorData, *, nudged: int | None = None) -> Training:
+    """The reference loop; with `nudged` from initial weights that are moved by one unit in the last place, one way or
+    another for each number."""
     training = Training(member.model_config, member.train_config, data, seed=member.seed, order_seed=ORDER_SEED)
-    if ulp:
-        nudge(training.model)
+    if nudged is not None:
+        nudge(training.model, nudged)
     training.advance(member.train_config.epochs)
     return training
-
-
-def in_float64(data: TensorData) -> TensorData:
-    wide = [t.double() if t.is_floating_point() else t for t in (data.x_train, data.y_train, data.x_val, data.y_val)]
-    return TensorData(data.task, *wide)
 
 
 def distance(left: Sequence[Epoch], right: Sequence[Epoch]) -> float:
@@ -150,21 +150,15 @@ def n_stable_among(data: TensorData, members: Sequence[Member], first: float, st
     takes them off it (with the zeros left alone, all six are stable). Three, in float32, had three or four layers and
     a learning rate at which rounding grows by itself: AdamW's above 0.01 twice, SGD's at 0.04 once.
     """
-    population, n_stable, n_excused = trained(members, data), 0, 0
-    wide = in_float64(data)
-    company = functools.cache(lambda: trained(members, wide).states)
-    for place, (member, state) in enumerate(zip(members, population.states, strict=True)):
+    population, n_stable = trained(members, data), 0
+    for member, state in zip(members, population.states, strict=True):
         reference = alone(member, data)
         assert reference.curve, "a member that diverges at once proves nothing"
         assert distance(reference.curve[:1], state.curve[:1]) <= first
-        if distance(reference.curve, alone(member, data, ulp=True).curve) > stable:
-            continue
-        if data.x_train.dtype == torch.float32 and distance(reference.curve, state.curve) > first:
-            # One nudge does not find every unit that rounding alone puts to the other side of a kink (1 of 204 here):
-            # in float64, in the same company, such a member must get what the loop gives it.
-            n_excused += 1
-            assert n_excused <= 2, "so many are no kinks"
-            assert distance(alone(member, wide).curve, company()[place].curve) <= 1e-9
+        # One move finds not every kink that rounding may cross (of one in 204 here 2 of 8 do): a member that differs
+        # is asked with more of them, before its difference is held against the population.
+        n_moves = 1 if distance(reference.curve, state.curve) <= first else N_MOVES
+        if any(distance(reference.curve, alone(member, data, nudged=i).curve) > stable for i in range(n_moves)):
             continue
         n_stable += 1
         assert distance(reference.curve, state.curve) <= first
@@ -180,8 +174,8 @@ def n_stable_among(data: TensorData, members: Sequence[Member], first: float, st
 @pytest.mark.parametrize("task", TASKS)
 def test_a_member_gets_what_the_loop_gives_it_alone(task, optimizer):
     data = data_of(TASKS[task])
-    members = random_members(8, data, optimizer=optimizer, seed=1, epochs=8)
-    assert n_stable_among(data, members, first=1e-9, stable=1e-10) >= 7
+    members = random_members(8, data, optimizer=optimizer, seed=2, epochs=8)
+    assert n_stable_among(data, members, first=1e-9, stable=1e-10) == 8
 
 
 @pytest.mark.slow
