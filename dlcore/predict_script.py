@@ -11,6 +11,7 @@ import csv
 import hashlib
 import json
 import re
+import signal
 import sys
 from datetime import datetime
 from itertools import islice
@@ -47,6 +48,7 @@ def safe(value):
 
 
 if __name__ == "__main__":
+    signal.signal(getattr(signal, "SIGPIPE", signal.SIGTERM), signal.SIG_DFL)  # whoever reads may have enough
     lines = csv.reader(())  # none yet
     sys.excepthook = lambda kind, error, trace: print(f"{USAGE}: {error}; line {lines.line_num}", file=sys.stderr)
     with open(sys.argv[1], newline="", encoding="utf-8-sig") as file, open(1, "w", encoding="utf-8") as out:
@@ -56,8 +58,7 @@ if __name__ == "__main__":
         if wrong := [c["name"] for c in MODEL["columns"] if header.count(c["name"]) != 1]:
             raise ValueError(f"the header must have each column of the training once; missing: {wrong}")
         rows = (dict(zip(header, row, strict=True)) for row in lines if len(row) > 1 or "".join(row).strip())
-        answers = csv.writer(out, lineterminator="\\n")
-        answers.writerow(MODEL["outputs"])
+        (answers := csv.writer(out, lineterminator="\\n")).writerow(MODEL["outputs"])
         while some := list(islice(rows, 10_000)):
             answers.writerows(zip(*(map(safe, values.tolist()) for values in answer(some).values())))
 '''

@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import signal
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -246,6 +249,15 @@ def test_what_cannot_be_read_is_said_in_one_line(clean, export, tmp_path, column
     answer = run_clean(clean, export / "predict.py", path)
     assert answer.returncode == 1 and said in answer.stderr, answer.stderr
     assert len(answer.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="there are no such pipes here")
+def test_whoever_reads_the_answers_may_have_enough(export, tmp_path):
+    rows = {own.name: as_cells(own) for own in of_all_kinds(30_000).columns}
+    path = written(list(rows.values()), tmp_path / "rows.csv", list(rows))
+    piped = f"({sys.executable} {export / 'predict.py'} {path}; echo $? >&2) | head -n 1"
+    done = subprocess.run(["bash", "-c", piped], capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.startswith("label,") and done.stderr.split() == [str(128 + signal.SIGPIPE)]
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.json", "README.md", "weights.safetensors"])
