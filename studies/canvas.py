@@ -77,7 +77,7 @@ def limits(values: Sequence[float], objective: Objective) -> tuple[float, float]
         low, high = float(np.quantile(found, 0.1)), float(found.max())
     else:
         low, high = float(found.min()), float(np.quantile(found, 0.9))
-    return (low, high) if high > low else (low - 0.5 * abs(low or 1), high + 0.5 * abs(high or 1))
+    return (low, high) if high > low else (low - 0.05 * abs(low or 1), high + 0.05 * abs(high or 1))
 
 
 def bound(axes: Axes, values: Sequence[float], objective: Objective) -> None:

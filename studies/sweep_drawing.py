@@ -36,15 +36,18 @@ def _rates(p: RatePicture, axes: Axes) -> None:
 
 def _race(p: Race, axes: Axes) -> None:
     known: list[float] = []
-    for lane, (color, style) in zip(p.lanes, _LANES, strict=False):
+    n_trials = max((len(lane.mean) for lane in p.lanes), default=1)
+    for place, (lane, (color, style)) in enumerate(zip(p.lanes, _LANES, strict=False)):
+        thick = 2 + 1.5 * (len(p.lanes) - 1 - place)  # what lies on another one lets it be seen
         if len(lane.searches) > 1:
             for search in lane.searches:
                 axes.step(np.arange(1, len(search) + 1), search, where="post", color=color, lw=0.7, alpha=0.4)
         mean = lane.mean
-        axes.step(np.arange(1, len(mean) + 1), mean, where="post", color=color, ls=style, lw=2, label=lane.sampler)
+        axes.step(np.arange(1, len(mean) + 1), mean, where="post", color=color, ls=style, lw=thick, label=lane.sampler)
         known += [value for search in (*lane.searches, mean) for value in search if np.isfinite(value)]
     if known:
         bound(axes, known, p.objective)
+    axes.set_xlim(1, max(2, n_trials))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("trials")
     axes.set_ylabel(f"best {p.objective.metric} so far, on val")
