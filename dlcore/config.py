@@ -12,7 +12,7 @@ from dlcore.errors import ConfigError
 
 TASKS = ("binary", "multiclass", "regression")
 ACTIVATIONS = ("relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu", "elu", "selu")
-INITIALIZATIONS = (
+DRAWN_INITIALIZATIONS = (
     "default",
     "uniform",
     "normal",
@@ -22,6 +22,9 @@ INITIALIZATIONS = (
     "kaiming_normal",
     "orthogonal",
 )
+PRETRAINED = "pretrained"
+"""The hidden layers of another network, a `dlcore.backbone.Backbone`; only the head is drawn, as by "default"."""
+INITIALIZATIONS = (*DRAWN_INITIALIZATIONS, PRETRAINED)
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "cosine", "one_cycle")
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -242,6 +245,11 @@ class TrainConfig:
     """Both parameters of the Beta distribution by which rows are mixed with others; 0 is not at all."""
     label_smoothing: float = 0.0
     """Share of each row's class that is spread over all classes in the training loss, in [0, 1)."""
+    n_frozen: int = 0
+    """First hidden layers that are never updated, their normalization's gain and shift included; only of "pretrained".
+    Running statistics of batch normalization follow the rows all the same, as in PyTorch."""
+    backbone_rate: float = 1.0
+    """Learning rate of the hidden layers, divided by that of the head; other than 1 only of "pretrained"."""
 
     def __post_init__(self) -> None:
         """Check each field."""
@@ -263,6 +271,8 @@ class TrainConfig:
         _between("mixup", self.mixup, 0)
         _one_of("class_weights", self.class_weights, CLASS_WEIGHTS)
         _between("label_smoothing", self.label_smoothing, 0, 1, open_high=True)
+        _between("n_frozen", self.n_frozen, 0)
+        _between("backbone_rate", self.backbone_rate, 0, open_low=True)
 
     @property
     def is_augmented(self) -> bool:

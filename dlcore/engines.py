@@ -67,6 +67,7 @@ class Loop:
                 tables[m.rows],
                 seed=m.seed,
                 order_seed=order_seed if m.order_seed is None else m.order_seed,
+                backbone=m.backbone,
             )
             for m in members
         )

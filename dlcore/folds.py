@@ -183,7 +183,7 @@ def refit(member: Member, data: TensorData, epochs: int, *, order_seed: int) -> 
     """
     config = replace(member.train_config, patience=None)
     seed = order_seed if member.order_seed is None else member.order_seed
-    training = Training(member.model_config, config, data, seed=member.seed, order_seed=seed)
+    training = Training(member.model_config, config, data, seed=member.seed, order_seed=seed, backbone=member.backbone)
     training.advance(epochs)
     return training.model
 

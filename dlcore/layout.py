@@ -117,13 +117,13 @@ class Layout:
     """Of all members that have hidden layers."""
 
     @property
-    def vectors(self) -> list[tuple[int, int, int]]:
-        """What is behind the weights, in order: member, place and size of biases, then gains and shifts."""
-        found = [(block.member, block.bias, block.n_out) for block in self.blocks]
+    def vectors(self) -> list[tuple[Block, int]]:
+        """What is behind the weights, in order: block and place of biases, then of gains and shifts, n_out each."""
+        found = [(block, block.bias) for block in self.blocks]
         for layer in self.layers:
             for start in (layer.gain, layer.shift):
                 if start is not None and start != layer.bias:
-                    found += [(block.member, start + block.row, block.n_out) for block in layer.blocks]
+                    found += [(block, start + block.row) for block in layer.blocks]
         return found
 
     @property

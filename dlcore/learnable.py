@@ -13,7 +13,8 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from dlcore.config import ModelConfig, TrainConfig
+from dlcore.backbone import Backbone
+from dlcore.config import PRETRAINED, ModelConfig, TrainConfig
 from dlcore.device import one_thread
 from dlcore.models import build_model
 from dlcore.rows import TensorData
@@ -102,38 +103,49 @@ def sample_of(data: TensorData, seed: int, n: int = SAMPLE) -> TensorData:
     return TensorData(data.task, x, y, x, y)
 
 
-def check_sample(model: ModelConfig, training: TrainConfig, data: TensorData, seeds: tuple[int, int]) -> Sampled:
+def check_sample(
+    model: ModelConfig,
+    training: TrainConfig,
+    data: TensorData,
+    seeds: tuple[int, int],
+    backbone: Backbone | None = None,
+) -> Sampled:
     """Let a network learn a sample by heart; where it does not, find out why.
 
     Args:
-        model: Its architecture; dropout and normalization are left out.
-        training: How it is trained; all cures are left out.
+        model: Its architecture; dropout and normalization are left out (normalization stays where it is pretrained:
+            without it, its layers would mean something else).
+        training: How it is trained; all cures are left out, and no layer is frozen.
         data: Preprocessed rows.
         seeds: Of the network and the sample, and of the order of rows.
+        backbone: What it begins with, where it is pretrained.
     """
     with one_thread():
-        return _check_sample(model, training, sample_of(data, seeds[0]), seeds)
+        return _check_sample(model, training, sample_of(data, seeds[0]), seeds, backbone)
 
 
-def _check_sample(model: ModelConfig, training: TrainConfig, sample: TensorData, seeds: tuple[int, int]) -> Sampled:
+def _check_sample(
+    model: ModelConfig, training: TrainConfig, sample: TensorData, seeds: tuple[int, int], backbone: Backbone | None
+) -> Sampled:
     plain, network = _plain(training, len(sample.x_train)), _uncured(model)
     guessing = float(_row_losses(sample.task, _guess(sample, sample.y_train), sample.y_train).mean())
     if guessing < _FLAT:
         return Sampled(len(sample.x_train), guessing, Attempt(plain.learning_rate, 0, guessing))
-    first = _attempt(network, plain, sample, seeds, guessing)
+    first = _attempt(network, plain, sample, seeds, guessing, backbone)
     found = Sampled(len(sample.x_train), guessing, first)
     if first.epochs is not None:
         return found
-    if (dead := dead_layer(build_model(network, seeds[0], device=sample.x_train.device), sample.x_train)) is not None:
+    untrained = build_model(network, seeds[0], device=sample.x_train.device, backbone=backbone)
+    if (dead := dead_layer(untrained, sample.x_train)) is not None:
         return replace(found, dead=dead)
     for rate in _other_rates(training):
-        other = _attempt(network, replace(plain, learning_rate=rate), sample, seeds, guessing)
+        other = _attempt(network, replace(plain, learning_rate=rate), sample, seeds, guessing, backbone)
         if other.epochs is not None:
             return replace(found, other=other)
-    usual = _usual_rate(training)
+    usual = replace(plain, learning_rate=_usual_rate(training), backbone_rate=1.0)
     wide = _attempt(
         ModelConfig(model.n_features, model.n_outputs, _WIDE),
-        replace(plain, learning_rate=usual),
+        usual,
         sample,
         seeds,
         guessing,
@@ -141,7 +153,13 @@ def _check_sample(model: ModelConfig, training: TrainConfig, sample: TensorData,
     return replace(found, is_too_small=wide.epochs is not None)
 
 
-def check_val(model: ModelConfig, training: TrainConfig, data: TensorData, seeds: tuple[int, int]) -> Held:
+def check_val(
+    model: ModelConfig,
+    training: TrainConfig,
+    data: TensorData,
+    seeds: tuple[int, int],
+    backbone: Backbone | None = None,
+) -> Held:
     """Train a network on all of train, and hold it against guessing on val, row by row.
 
     Args:
@@ -149,9 +167,10 @@ def check_val(model: ModelConfig, training: TrainConfig, data: TensorData, seeds
         training: Likewise; its epochs and batches are kept.
         data: Preprocessed rows.
         seeds: Likewise.
+        backbone: Likewise.
     """
     own = replace(_plain(training, training.batch_size), epochs=training.epochs)
-    trained = Training(_uncured(model), own, data, seed=seeds[0], order_seed=seeds[1])
+    trained = Training(_uncured(model), own, data, seed=seeds[0], order_seed=seeds[1], backbone=backbone)
     trained.advance(own.epochs)
     guess = _row_losses(data.task, _guess(data, data.y_val), data.y_val)
     if trained.best is None:
@@ -185,7 +204,9 @@ def dead_layer(model: nn.Module, x: Tensor) -> tuple[int, int, int] | None:
 
 
 def _uncured(model: ModelConfig) -> ModelConfig:
-    return replace(model, dropout=0.0, normalization="none")
+    return replace(
+        model, dropout=0.0, normalization=model.normalization if model.initialization == PRETRAINED else "none"
+    )
 
 
 def _plain(training: TrainConfig, batch_size: int) -> TrainConfig:
@@ -203,13 +224,19 @@ def _plain(training: TrainConfig, batch_size: int) -> TrainConfig:
         mixup=0.0,
         label_smoothing=0.0,
         class_weights="none",
+        n_frozen=0,
     )
 
 
 def _attempt(
-    model: ModelConfig, training: TrainConfig, sample: TensorData, seeds: tuple[int, int], guessing: float
+    model: ModelConfig,
+    training: TrainConfig,
+    sample: TensorData,
+    seeds: tuple[int, int],
+    guessing: float,
+    backbone: Backbone | None = None,
 ) -> Attempt:
-    own = Training(model, training, sample, seed=seeds[0], order_seed=seeds[1])
+    own = Training(model, training, sample, seed=seeds[0], order_seed=seeds[1], backbone=backbone)
     rate = training.learning_rate
     while not own.is_finished:
         for epoch in own.advance(own.epoch + _PIECE):

@@ -1,19 +1,21 @@
 """Config -> network: Linear, normalization, activation, dropout, repeated, then a Linear head, as one `nn.Sequential`.
 
-The number of parameters is known before anything is built. Initial weights depend on the config and the seed
-alone, never on PyTorch's global generator. Losses and links are not here: a network gives raw outputs
+The number of parameters is known before anything is built. Initial weights depend on the config, the seed and the
+backbone alone, never on PyTorch's global generator. Losses and links are not here: a network gives raw outputs
 (logits, standardised targets), and `dlcore.tasks` knows what they mean.
 """
 
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlcore.activations import ACTIVATIONS
-from dlcore.config import ModelConfig
+from dlcore.backbone import Backbone
+from dlcore.config import DRAWN_INITIALIZATIONS, PRETRAINED, ModelConfig
 from dlcore.init import INITIALIZATIONS
+from dlcore.naming import statistic_names, tensor_names
 from dlcore.seeding import dropout_mask, generator
 
 
@@ -68,32 +70,12 @@ def has_bias(config: ModelConfig, layer: int) -> bool:
     return config.normalization != "batch" or layer == config.depth
 
 
-def tensor_names(config: ModelConfig) -> list[tuple[str, ...]]:
-    """Names in the state dict of what each Linear layer and its normalization train, in the order of `draw_tensors`."""
-    stride = 2 + (config.normalization != "none") + (config.dropout > 0)
-    names: list[tuple[str, ...]] = []
-    for i in range(0, stride * config.depth, stride):
-        weight, bias, gain, shift = f"{i}.weight", f"{i}.bias", f"{i + 1}.weight", f"{i + 1}.bias"
-        by_kind = {"none": (weight, bias), "batch": (weight, shift, gain), "layer": (weight, bias, gain, shift)}
-        names.append(by_kind[config.normalization])
-    return [*names, (f"{stride * config.depth}.weight", f"{stride * config.depth}.bias")]
-
-
-def statistic_names(config: ModelConfig) -> list[tuple[str, ...]]:
-    """Names in the state dict of the running mean and variance of each hidden layer; empty where there are none."""
-    if config.normalization != "batch":
-        return []
-    return [
-        tuple(names[2].replace("weight", f"running_{of}") for of in ("mean", "var"))
-        for names in tensor_names(config)[:-1]
-    ]
-
-
-def draw_tensors(config: ModelConfig, seed: int) -> list[tuple[Tensor, ...]]:
+def draw_tensors(config: ModelConfig, seed: int, backbone: Backbone | None = None) -> list[tuple[Tensor, ...]]:
     """What each layer trains, before the first step, on the CPU in float32.
 
     Weight (out, in) and bias (out,) of a Linear layer; then, all (out,), the gain and the shift of a normalization over
-    layers. Over batches its shift comes in the place of the bias.
+    layers. Over batches its shift comes in the place of the bias. Hidden layers that are pretrained are the backbone's
+    own tensors, not to be written.
     """
     found: list[tuple[Tensor, ...]] = []
     for layer, (weight, bias) in enumerate(draw_linears(config, seed)):
@@ -102,7 +84,19 @@ def draw_tensors(config: ModelConfig, seed: int) -> list[tuple[Tensor, ...]]:
             found.append((weight, bias))
         else:
             found.append((weight, shift, gain) if config.normalization == "batch" else (weight, bias, gain, shift))
+    if config.initialization == PRETRAINED and backbone is not None:
+        found[:-1] = backbone.layers
     return found
+
+
+def first_statistics(config: ModelConfig, backbone: Backbone | None = None) -> list[tuple[Tensor, ...]]:
+    """Running mean and variance of each hidden layer before the first step, (out,) each, as `draw_tensors` gives its
+    tensors; empty where there are none."""
+    if config.normalization != "batch":
+        return []
+    if config.initialization == PRETRAINED and backbone is not None:
+        return list(backbone.statistics)
+    return [(torch.zeros(width), torch.ones(width)) for width in config.widths]
 
 
 class SeededDropout(nn.Module):
@@ -154,13 +148,15 @@ def set_step(model: nn.Module, step: int) -> None:
 def draw_linears(config: ModelConfig, seed: int) -> list[tuple[Tensor, Tensor]]:
     """Initial weight (out, in) and bias (out,) of each Linear layer, on the CPU in float32.
 
-    Both engines start from these numbers, whatever device and dtype they train in.
+    Both engines start from these numbers, whatever device and dtype they train in. Of a network that is pretrained all
+    layers are drawn as by "default", so that its head does not depend on what the others become.
     """
     stream = generator(seed, "init")
+    name = DRAWN_INITIALIZATIONS[0] if config.initialization == PRETRAINED else config.initialization
     linears = []
     for n_in, n_out in layer_sizes(config):
         weight, bias = torch.empty(n_out, n_in), torch.empty(n_out)
-        INITIALIZATIONS[config.initialization](weight, bias, stream, config.activation, config.slope)
+        INITIALIZATIONS[name](weight, bias, stream, config.activation, config.slope)
         linears.append((weight, bias))
     return linears
 
@@ -171,6 +167,7 @@ def build_model(
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    backbone: Backbone | None = None,
 ) -> nn.Sequential:
     """Build and initialise one network, in training mode.
 
@@ -182,26 +179,29 @@ def build_model(
         seed: The trial's seed; the same seed gives the same weights.
         device: Where its parameters live.
         dtype: Of its parameters.
+        backbone: What it begins with, where it is pretrained; without one, as for a network that is given all its
+            weights afterwards, hidden layers are drawn too.
 
     Returns:
         A network from (B, F) to (B, C).
     """
     modules: list[nn.Module] = []
-    for index, (weight, bias) in enumerate(draw_linears(config, seed)):
+    for index, (n_in, n_out) in enumerate(layer_sizes(config)):
         # On the meta device, since nn.Linear's constructor would draw from the global generator.
-        linear = nn.Linear(weight.shape[1], weight.shape[0], bias=has_bias(config, index), device="meta")
-        linear.weight = nn.Parameter(weight)
-        if has_bias(config, index):
-            linear.bias = nn.Parameter(bias)
-        modules.append(linear)
+        modules.append(nn.Linear(n_in, n_out, bias=has_bias(config, index), device="meta"))
         if index == config.depth:
             break
         if config.normalization != "none":
-            modules.append(_norm(config.normalization, len(bias)))
+            modules.append(_norm(config.normalization, n_out))
         modules.append(ACTIVATIONS[config.activation].module(config.slope))
         if config.dropout > 0:
             modules.append(SeededDropout(config.dropout, seed, index))
-    return nn.Sequential(*modules).to(device=device, dtype=dtype)
+    model = nn.Sequential(*modules)
+    names = chain.from_iterable((*tensor_names(config), *statistic_names(config)))
+    tensors = chain.from_iterable((*draw_tensors(config, seed, backbone), *first_statistics(config, backbone)))
+    # Copied, since a backbone is shared.
+    model.load_state_dict({name: tensor.clone() for name, tensor in zip(names, tensors, strict=True)}, assign=True)
+    return model.to(device=device, dtype=dtype)
 
 
 def _norm(normalization: str, n_units: int) -> nn.Module:

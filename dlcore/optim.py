@@ -35,7 +35,7 @@ def sgd_step(  # noqa: PLR0913 - the symbols of the update rule
     parameters: Sequence[Tensor],
     gradients: Sequence[Tensor],
     momentum_buffers: Sequence[Tensor],
-    learning_rate: Number,
+    learning_rate: Number | Sequence[Number],
     momentum: Number,
     weight_decay: Number | Sequence[Number],
     nesterov: bool,
@@ -48,19 +48,19 @@ def sgd_step(  # noqa: PLR0913 - the symbols of the update rule
         parameters: Tensors w of any shape.
         gradients: Their gradients g, shaped alike; overwritten.
         momentum_buffers: Their buffers v, shaped alike; zeros before the first step.
-        learning_rate: Rate of this step.
+        learning_rate: Rate of this step, one for all, or one per parameter.
         momentum: 0 is plain SGD.
         weight_decay: One for all, or one per parameter (0 for biases).
         nesterov: Look ahead by one step of momentum.
     """
-    decays = _per_parameter(weight_decay, len(parameters))
-    for w, g, v, decay in zip(parameters, gradients, momentum_buffers, decays, strict=True):
+    rates, decays = (_per_parameter(number, len(parameters)) for number in (learning_rate, weight_decay))
+    for w, g, v, rate, decay in zip(parameters, gradients, momentum_buffers, rates, decays, strict=True):
         if not _is_zero(decay):
-            w.mul_(1 - learning_rate * decay)
+            w.mul_(1 - rate * decay)
         v.mul_(momentum).add_(g)
         if nesterov:
             _add_scaled(g, v, momentum)
-        _add_scaled(w, g if nesterov else v, -learning_rate)
+        _add_scaled(w, g if nesterov else v, -rate)
 
 
 @torch.no_grad()
@@ -70,7 +70,7 @@ def adamw_step(  # noqa: PLR0913 - the symbols of the update rule
     first_moments: Sequence[Tensor],
     second_moments: Sequence[Tensor],
     step: int,
-    learning_rate: Number,
+    learning_rate: Number | Sequence[Number],
     weight_decay: Number | Sequence[Number],
 ) -> None:
     """One step of AdamW with betas `BETAS` and `EPSILON`, in place.
@@ -84,19 +84,20 @@ def adamw_step(  # noqa: PLR0913 - the symbols of the update rule
         first_moments: Their running means m, shaped alike; zeros before the first step.
         second_moments: Their running squares v, shaped alike; zeros before the first step.
         step: Number t of this step, from 1.
-        learning_rate: Rate of this step.
+        learning_rate: Rate of this step, one for all, or one per parameter.
         weight_decay: One for all, or one per parameter (0 for biases).
     """
     beta1, beta2 = BETAS
-    rate = learning_rate / (1 - beta1**step)
     root = (1 - beta2**step) ** 0.5
-    decays = _per_parameter(weight_decay, len(parameters))
-    for w, g, m, v, decay in zip(parameters, gradients, first_moments, second_moments, decays, strict=True):
+    rates, decays = (_per_parameter(number, len(parameters)) for number in (learning_rate, weight_decay))
+    for w, g, m, v, rate, decay in zip(
+        parameters, gradients, first_moments, second_moments, rates, decays, strict=True
+    ):
         if not _is_zero(decay):
-            w.mul_(1 - learning_rate * decay)
+            w.mul_(1 - rate * decay)
         m.lerp_(g, 1 - beta1)
         v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
-        _add_scaled(w, m / (v.sqrt().div_(root).add_(EPSILON)), -rate)
+        _add_scaled(w, m / (v.sqrt().div_(root).add_(EPSILON)), -(rate / (1 - beta1**step)))
 
 
 @torch.no_grad()
@@ -125,14 +126,16 @@ def clip_gradients(gradients: Sequence[Tensor], clip_norm: Number, *, stacked: b
 class Optimizer:
     """Update rule and state of one network, chosen by its `TrainConfig`. Biases are not decayed."""
 
-    def __init__(self, parameters: Sequence[Tensor], config: TrainConfig) -> None:
+    def __init__(self, parameters: Sequence[Tensor], config: TrainConfig, rates: Sequence[float] | None = None) -> None:
         """Allocate the state.
 
         Args:
-            parameters: Weights (out, in) and biases (out,) of the network.
+            parameters: Weights (out, in) and biases (out,) of the network that are to be updated.
             config: Optimizer, momentum, decay and clipping; the learning rate comes with each step.
+            rates: Learning rate of each parameter, divided by that of the step; None is 1 for all.
         """
         self._parameters = list(parameters)
+        self._rates = [1.0] * len(self._parameters) if rates is None else list(rates)
         self._config = config
         self._weight_decay = [config.weight_decay if p.dim() > 1 else 0.0 for p in self._parameters]
         n_states = 2 if config.optimizer == "adamw" else 1
@@ -147,26 +150,27 @@ class Optimizer:
             learning_rate: Rate of this step.
         """
         self._step += 1
+        rates = [learning_rate * rate for rate in self._rates]
         if self._config.clip_norm is not None:
             clip_gradients(gradients, self._config.clip_norm)
         if self._config.optimizer == "adamw":
             first, second = self._states
-            adamw_step(self._parameters, gradients, first, second, self._step, learning_rate, self._weight_decay)
+            adamw_step(self._parameters, gradients, first, second, self._step, rates, self._weight_decay)
         else:
             sgd_step(
                 self._parameters,
                 gradients,
                 self._states[0],
-                learning_rate,
+                rates,
                 self._config.momentum,
                 self._weight_decay,
                 self._config.nesterov,
             )
 
 
-def _per_parameter(weight_decay: Number | Sequence[Number], n: int) -> Sequence[Number]:
-    """One decay for each of n parameters."""
-    return [weight_decay] * n if isinstance(weight_decay, (int, float, Tensor)) else weight_decay
+def _per_parameter(number: Number | Sequence[Number], n: int) -> Sequence[Number]:
+    """One number for each of n parameters."""
+    return [number] * n if isinstance(number, (int, float, Tensor)) else number
 
 
 def _is_zero(decay: Number) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
+from dlcore.backbone import Backbone, check_backbone
 from dlcore.config import ModelConfig, TrainConfig
 from dlcore.criterion import is_weighed
 from dlcore.models import layer_sizes
@@ -32,6 +33,16 @@ class Member:
     """Seed for the order of its rows; None is the one that all members of its population share."""
     rows: Rows | None = None
     """The rows that it sees, of train and of val; None is all of them."""
+    backbone: Backbone | None = None
+    """What it begins with, if its initialization is "pretrained"; the same object for all that share it."""
+
+    def __post_init__(self) -> None:
+        """Check that what it begins with fits it.
+
+        Raises:
+            dlcore.errors.ConfigError: It does not.
+        """
+        check_backbone(self.model_config, self.train_config, self.backbone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +128,14 @@ def row_kind(member: Member) -> tuple[int, int, bool] | None:
     return len(member.rows.train), len(member.rows.val), is_augmented
 
 
-def order_key(member: Member) -> tuple[int, int, tuple[int, ...]]:
-    """Sorts members inside a stack: activation, depth, widths; linear ones, which have no activation, first."""
+def order_key(member: Member) -> tuple[int, int, tuple[int, ...], int]:
+    """Sorts members inside a stack: activation, depth, widths; linear ones, which have no activation, first.
+
+    Among those of equal shape come first those with more frozen layers, so that these lie together.
+    """
     model = member.model_config
-    return (-1 if model.depth == 0 else ORDER.index(model.activation), model.depth, model.widths)
+    activation = -1 if model.depth == 0 else ORDER.index(model.activation)
+    return activation, model.depth, model.widths, -member.train_config.n_frozen
 
 
 def step_flops(model: ModelConfig, batch_size: int) -> float:

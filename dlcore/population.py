@@ -23,7 +23,8 @@ from dlcore.curve import Divergence, Epoch, find_divergence, is_better, is_out_o
 from dlcore.errors import ConfigError
 from dlcore.grouped import has_grouped_products
 from dlcore.memory import predict_memory_bytes
-from dlcore.models import count_parameters, draw_tensors, statistic_names, tensor_names
+from dlcore.models import count_parameters, draw_tensors, first_statistics
+from dlcore.naming import statistic_names, tensor_names
 from dlcore.packing import Member, cost_of, cut_into_stacks, step_flops
 from dlcore.precision import check_precision
 from dlcore.rows import TensorData
@@ -102,7 +103,9 @@ class MemberState:
 
     def take(self, other: "MemberState") -> None:
         """Become a copy of this member's state that was trained further elsewhere."""
+        member = self.member  # with the backbone that it shares with others, not one that came with the copy
         vars(self).update(vars(other))
+        self.member = member
 
     def judge(self, numbers: Sequence[float]) -> Epoch | None:
         """Take an epoch into the curve, unless it diverged.
@@ -310,10 +313,10 @@ def first_states(members: Sequence[Member], data: TensorData) -> list[MemberStat
 def _initial_network(member: Member, dtype: torch.dtype) -> Network:
     """A member's network before the first step."""
     config = member.model_config
-    tensors = [tuple(tensor.to(dtype) for tensor in layer) for layer in draw_tensors(config, member.seed)]
-    widths = config.widths if config.normalization == "batch" else ()
-    statistics: Linears = [(torch.zeros(width, dtype=dtype), torch.ones(width, dtype=dtype)) for width in widths]
-    return Network(tensors, (), statistics)
+    parameters = draw_tensors(config, member.seed, member.backbone)
+    statistics = first_statistics(config, member.backbone)
+    tensors, means = ([tuple(t.to(dtype) for t in layer) for layer in found] for found in (parameters, statistics))
+    return Network(tensors, (), means)
 
 
 def check_members(members: Sequence[Member], data: TensorData) -> None:

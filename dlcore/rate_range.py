@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from dlcore.backbone import Backbone
 from dlcore.config import ModelConfig, TrainConfig
 from dlcore.precision import products_in
 from dlcore.rows import TensorData
@@ -131,7 +132,12 @@ def smooth(losses: Sequence[float], reach: int = _REACH) -> list[float]:
 
 
 def measure_rates(
-    model_config: ModelConfig, train_config: TrainConfig, data: TensorData, seeds: tuple[int, int], n_steps: int = STEPS
+    model_config: ModelConfig,
+    train_config: TrainConfig,
+    data: TensorData,
+    seeds: tuple[int, int],
+    n_steps: int = STEPS,
+    backbone: Backbone | None = None,
 ) -> RateRange:
     """The test of one network, on batches of train; val is not looked at.
 
@@ -141,9 +147,10 @@ def measure_rates(
         data: Preprocessed rows.
         seeds: Of the network, and of the order of its rows.
         n_steps: Steps from `LOWEST` to `HIGHEST`.
+        backbone: What it begins with, where it is pretrained; the rate is that of its head.
     """
     plain = replace(train_config, schedule="constant", warmup_epochs=0)
-    training = Training(model_config, plain, data, seed=seeds[0], order_seed=seeds[1])
+    training = Training(model_config, plain, data, seed=seeds[0], order_seed=seeds[1], backbone=backbone)
     batches = _batches(len(data.x_train), plain.batch_size, seeds[1])
 
     def step(rate: float) -> float:

@@ -11,15 +11,17 @@ import time
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlcore.augmentation import Augmentation
+from dlcore.backbone import Backbone, check_backbone
 from dlcore.config import ModelConfig, TrainConfig
 from dlcore.criterion import Criterion
 from dlcore.curve import Divergence, Epoch, find_divergence, is_better, is_out_of_patience, objective_value
 from dlcore.errors import ConfigError
 from dlcore.evaluation import forward_rows
 from dlcore.models import build_model, set_step
+from dlcore.naming import tensor_names
 from dlcore.optim import Optimizer
 from dlcore.precision import check_precision, forward_rounded, products_in
 from dlcore.rows import TensorData
@@ -46,6 +48,7 @@ class Training:
         *,
         seed: int,
         order_seed: int,
+        backbone: Backbone | None = None,
     ) -> None:
         """Build the network; nothing is trained yet.
 
@@ -55,18 +58,22 @@ class Training:
             data: Preprocessed rows; the network lives on their device, in their dtype.
             seed: The trial's seed: initial weights, dropout and augmentation.
             order_seed: The study's seed for the order of the rows, which all its trials share.
+            backbone: The hidden layers that it begins with, where its initialization is "pretrained".
 
         Raises:
-            ConfigError: If the network does not fit the data, or the objective or the loss does not fit the task.
+            ConfigError: If the network does not fit the data or the backbone, or the objective or the loss does not fit
+                the task.
             DeviceError: If the device of the data cannot train in the precision asked for.
         """
         _check_fit(model_config, data)
-        check_precision(train_config.precision, data.x_train.device)
+        check_backbone(model_config, train_config, backbone)
+        device, dtype = data.x_train.device, data.x_train.dtype
+        check_precision(train_config.precision, device)
         self.model_config = model_config
         self.train_config = train_config
         self.data = data
         self.order_seed = order_seed
-        self.model = build_model(model_config, seed, device=data.x_train.device, dtype=data.x_train.dtype)
+        self.model = build_model(model_config, seed, device=device, dtype=dtype, backbone=backbone)
         self.curve: list[Epoch] = []
         self.best: Epoch | None = None
         self.best_weights: dict[str, Tensor] = {}
@@ -77,9 +84,9 @@ class Training:
         """Seconds spent in `advance`."""
 
         self._metric = curve_metric(data.task.name, train_config.objective)
-        self._criterion = Criterion(data.task, train_config, data.y_train, data.x_train.dtype)
-        self._parameters = list(self.model.parameters())
-        self._optimizer = Optimizer(self._parameters, train_config)
+        self._criterion = Criterion(data.task, train_config, data.y_train, dtype)
+        self._parameters, rates = _to_update(self.model, model_config, train_config)
+        self._optimizer = Optimizer(self._parameters, train_config, rates)
         steps = math.ceil(len(data.x_train) / train_config.batch_size)
         self._factors: list[float] = learning_rate_factors(
             train_config.schedule, train_config.epochs * steps, train_config.warmup_epochs * steps
@@ -210,12 +217,35 @@ class _Numbers:
 
 
 def train(
-    model_config: ModelConfig, train_config: TrainConfig, data: TensorData, *, seed: int, order_seed: int
+    model_config: ModelConfig,
+    train_config: TrainConfig,
+    data: TensorData,
+    *,
+    seed: int,
+    order_seed: int,
+    backbone: Backbone | None = None,
 ) -> Training:
     """Train one network to the end; see `Training` for the arguments."""
-    training = Training(model_config, train_config, data, seed=seed, order_seed=order_seed)
+    training = Training(model_config, train_config, data, seed=seed, order_seed=order_seed, backbone=backbone)
     training.advance(train_config.epochs)
     return training
+
+
+def _to_update(
+    model: nn.Module, model_config: ModelConfig, train_config: TrainConfig
+) -> tuple[list[Tensor], list[float]]:
+    """The parameters that are updated, and the learning rate of each, divided by that of the head.
+
+    The others are frozen: they have no gradient, no update, and no part in the norm of gradients.
+    """
+    layers = {name: layer for layer, names in enumerate(tensor_names(model_config)) for name in names}
+    found: dict[Tensor, float] = {}
+    for name, parameter in model.named_parameters():
+        if layers[name] < train_config.n_frozen:
+            parameter.requires_grad_(False)
+        else:
+            found[parameter] = 1.0 if layers[name] == model_config.depth else train_config.backbone_rate
+    return list(found), list(found.values())
 
 
 def _check_fit(model_config: ModelConfig, data: TensorData) -> None:

@@ -3,6 +3,9 @@
 Each hyperparameter is a flat tensor with the member's value at each of its parameters, so that a step is a few
 passes over contiguous memory whatever the members' shapes; large blocks of weights have plain numbers instead.
 Code that no member needs (decay, clipping, Nesterov) is not bound.
+
+Frozen parameters have no part in norms of gradients. Where many lie together no rule passes over them; between others
+they are put back after each step, to the bit, whatever the rules made of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +19,7 @@ from torch import Tensor
 
 from dlcore.config import TrainConfig
 from dlcore.elementwise import Op
+from dlcore.freezing import frozen_runs, is_frozen, put_back_ops
 from dlcore.layout import Block, Layout
 from dlcore.optim import BETAS, CLIP_EPSILON, EPSILON, Number
 from dlcore.schedules import learning_rate_factors
@@ -31,17 +35,21 @@ def n_states(optimizer: str) -> int:
 
 def hyperparameters_of(layout: Layout, configs: Sequence[TrainConfig]) -> int:
     """Numbers beside parameters, gradients and states that `Updates` keeps, for a prediction of memory."""
-    large = sum(block.size for block in layout.blocks if block.size >= LARGE_BLOCK)
-    small = layout.n_parameters - large
+    is_long = {run: run[1] - run[0] >= LARGE_BLOCK for run in frozen_runs(layout, configs)}
+    untouched, put_back = (sum(b - a for (a, b), of in is_long.items() if of is long) for long in (True, False))
+    blocks = [block for block in layout.blocks if not is_frozen(block, configs)]
+    large = sum(block.size for block in blocks if block.size >= LARGE_BLOCK)
+    small = layout.n_parameters - large - untouched
     spread = 1 + any(c.weight_decay > 0 for c in configs)  # rates and decay
-    scratch = layout.n_parameters
+    scratch = layout.n_parameters - untouched
     if configs[0].optimizer == "sgd":
         spread += 1  # momentum
         is_ahead = any(c.nesterov and c.momentum > 0 for c in configs)
         spread, scratch = spread + 2, scratch * is_ahead
         if any(c.weight_decay > 0 for c in configs):
             spread += len({(c.schedule, c.warmup_epochs) for c in configs}) > 1  # rate times decay
-    return spread * small + scratch + layout.n_parameters  # and to whom each belongs
+    n_owners = 1 + any(c.backbone_rate != 1 for c in configs)  # to whom each belongs, and whose rate it has
+    return spread * small + scratch + n_owners * layout.n_parameters + 3 * put_back  # values, places of 64 bits
 
 
 class Schedules:
@@ -64,15 +72,20 @@ class Schedules:
         self._factors: list[list[float]] = [curve.tolist() for curve in curves]
         self._curve_of_member = [distinct.index(name) for name in names]
         self._curves = torch.stack(curves).to(like.dtype).to(like.device)  # MPS has no float64
-        self._places = torch.tensor(self._curve_of_member, device=like.device)
-        self._peak = torch.tensor([c.learning_rate for c in configs], dtype=like.dtype, device=like.device)
+        self.peaks = [c.learning_rate for c in configs]
+        """Peak rate of each member, (P,); if any has another one for its hidden layers, (2 P,): of heads, of these."""
+        self.has_two = any(c.backbone_rate != 1 for c in configs)
+        if self.has_two:
+            self.peaks += [c.learning_rate * c.backbone_rate for c in configs]
+        self._places = torch.tensor(self._curve_of_member * (1 + self.has_two), device=like.device)
+        self._peak = torch.tensor(self.peaks, dtype=like.dtype, device=like.device)
 
     def factor(self, step: int, member: int = 0) -> float:
         """The rate of a step divided by the peak rate."""
         return self._factors[self._curve_of_member[member]][step]
 
     def rates(self, step: int) -> Tensor:
-        """The rates of a step, (P,)."""
+        """The rates of a step, as `peaks`."""
         return self._peak * self._curves[:, step].index_select(0, self._places)
 
 
@@ -82,8 +95,8 @@ class _Piece:
 
     start: int
     stop: int
-    member: int | None
-    """The member of a large block of weights, which is updated with plain numbers; None for a mixture."""
+    block: Block | None
+    """A large block of weights, which is updated with plain numbers; None for a mixture."""
 
 
 class Updates:
@@ -112,10 +125,14 @@ class Updates:
         self._w, self._g, self._states = parameters, gradients[:-1], states
         self._padded_gradients = gradients
         self._schedules = schedules
-        self._owner = self._owners()
+        self._depths = [head.layer for head in layout.head.blocks]
+        self._owner = self._per_parameter(lambda block: block.member)
+        self._place_of_rate = self._per_parameter(self._rate_place) if schedules.has_two else self._owner
+        frozen = frozen_runs(layout, configs)
+        self._after = put_back_ops(parameters, [run for run in frozen if run[1] - run[0] < LARGE_BLOCK])
         self._before: list[Op] = self._clipping() if any(c.clip_norm is not None for c in configs) else []
         bind = self._bind_adamw if configs[0].optimizer == "adamw" else self._bind_sgd
-        self._rules = [bind(piece) for piece in _pieces(layout)]
+        self._rules = [bind(piece) for piece in _pieces(layout, frozen)]
 
     def step(self, step: int) -> None:
         """Update all parameters; `step` counts weight updates from 0."""
@@ -123,6 +140,8 @@ class Updates:
             op()
         for rule in self._rules:
             rule(step)
+        for op in self._after:
+            op()
 
     # ---- rules
 
@@ -189,7 +208,7 @@ class Updates:
             return lambda w, number, factor: _add_product(w, w, number * plain, factor)
         spread = decay
         if self._schedules.is_common:  # the number is the same tensor in each step
-            product = spread.mul_(torch.as_tensor(self._spread([-c.learning_rate for c in self._configs], piece))[:n])
+            product = spread.mul_(torch.as_tensor(self._minus_peak(piece))[:n])
             return lambda w, number, factor: _add_product(w[:n], w[:n], product, factor)
         moving = torch.empty_like(spread)
 
@@ -201,21 +220,32 @@ class Updates:
 
     def _rate_of(self, piece: _Piece) -> Callable[[int], tuple[Number, float]]:
         """Step -> minus the learning rate, as a number and a factor whose product it is."""
-        schedules = self._schedules
-        if piece.member is not None:
-            member, peak = piece.member, self._configs[piece.member].learning_rate
-            return lambda step: (-peak, schedules.factor(step, member))
-        minus_rate = self._spread([-c.learning_rate for c in self._configs], piece)
+        schedules, minus_peak = self._schedules, self._minus_peak(piece)
+        if not isinstance(minus_peak, Tensor):
+            assert piece.block is not None
+            member, plain = piece.block.member, minus_peak
+            return lambda step: (plain, schedules.factor(step, member))
+        moving = minus_peak
         if schedules.is_common:
-            return lambda step: (minus_rate, schedules.factor(step))
-        owner = self._owner[piece.start : piece.stop]
-        assert isinstance(minus_rate, Tensor)
-        moving = minus_rate
+            return lambda step: (moving, schedules.factor(step))
+        places = self._place_of_rate[piece.start : piece.stop]
 
         def rate(step: int) -> tuple[Tensor, float]:
-            return torch.index_select(-schedules.rates(step), 0, owner, out=moving), 1.0
+            return torch.index_select(-schedules.rates(step), 0, places, out=moving), 1.0
 
         return rate
+
+    def _minus_peak(self, piece: _Piece) -> Number:
+        """Minus the peak learning rate of each parameter of a piece, or one number."""
+        if piece.block is not None:
+            return -self._schedules.peaks[self._rate_place(piece.block)]
+        minus = torch.tensor(self._schedules.peaks, dtype=self._w.dtype, device=self._w.device).neg_()
+        return minus.index_select(0, self._place_of_rate[piece.start : piece.stop])
+
+    def _rate_place(self, block: Block) -> int:
+        """Which of the peak rates is that of a block."""
+        is_hidden = block.layer < self._depths[block.member]
+        return block.member + len(self._configs) * (self._schedules.has_two and is_hidden)
 
     # ---- clipping
 
@@ -255,25 +285,27 @@ class Updates:
         blocks = self._layout.blocks
         lists: list[list[int]] = [[len(blocks) + i] for i in range(len(self._configs))]
         for slot, block in enumerate(blocks):
-            lists[block.member].append(slot)
+            if not is_frozen(block, self._configs):
+                lists[block.member].append(slot)
         return _rectangle(lists, n - 1).to(self._w.device)
 
     def _bias_index(self) -> Tensor:
         """Where each member's gradients lie that are not of weights, (P, K); the rest points to the 0 at the end."""
         lists: list[list[int]] = [[] for _ in self._configs]
-        for member, start, size in self._layout.vectors:
-            lists[member] += range(start, start + size)
+        for block, start in self._layout.vectors:
+            if not is_frozen(block, self._configs):
+                lists[block.member] += range(start, start + block.n_out)
         return _rectangle(lists, self._layout.n_parameters).to(self._w.device)
 
     # ---- one value per parameter
 
-    def _owners(self) -> Tensor:
-        """The member that each parameter belongs to, (N,)."""
-        owned = [(block.member, block.size) for block in self._layout.blocks]
-        owned += [(member, size) for member, _, size in self._layout.vectors]
-        members = torch.tensor([member for member, _ in owned], dtype=torch.int32)
+    def _per_parameter(self, number: Callable[[Block], int]) -> Tensor:
+        """What a block's number is, for each parameter, (N,)."""
+        owned = [(number(block), block.size) for block in self._layout.blocks]
+        owned += [(number(block), block.n_out) for block, _ in self._layout.vectors]
+        numbers = torch.tensor([own for own, _ in owned], dtype=torch.int32)
         sizes = torch.tensor([size for _, size in owned])
-        return members.repeat_interleave(sizes).to(self._w.device)
+        return numbers.repeat_interleave(sizes).to(self._w.device)
 
     @overload
     def _spread(self, values: Sequence[float], piece: _Piece) -> Number: ...
@@ -288,23 +320,28 @@ class Updates:
         """
         if size is not None and (size == 0 or not any(values)):
             return None
-        if piece.member is not None:
-            value = float(values[piece.member])
+        if piece.block is not None:
+            value = float(values[piece.block.member])
             return None if size is not None and value == 0 else value
         owner = self._owner[piece.start : piece.stop][:size]
         return torch.tensor(values, dtype=self._w.dtype, device=self._w.device).index_select(0, owner)
 
 
-def _pieces(layout: Layout) -> list[_Piece]:
-    """All parameters in pieces: each large block of weights alone, whatever lies between them together."""
-    pieces, start = [], 0
+def _pieces(layout: Layout, frozen: Sequence[tuple[int, int]]) -> list[_Piece]:
+    """All parameters in pieces: each large block of weights alone, whatever lies between them together; long runs of
+    frozen ones are left out."""
+    alone: list[tuple[int, int, Block | None]] = [(*run, None) for run in frozen if run[1] - run[0] >= LARGE_BLOCK]
     for block in layout.blocks:
-        if block.size >= LARGE_BLOCK:
-            if start < block.weight:
-                pieces.append(_Piece(start, block.weight, None))
-            start = block.weight + block.size
-            pieces.append(_Piece(block.weight, start, block.member))
-    return [*pieces, _Piece(start, layout.n_parameters, None)]
+        if block.size >= LARGE_BLOCK and not any(start <= block.weight < stop for start, stop, _ in alone):
+            alone.append((block.weight, block.weight + block.size, block))
+    pieces, at = [], 0
+    for start, stop, large in sorted(alone, key=lambda piece: piece[0]):
+        if at < start:
+            pieces.append(_Piece(at, start, None))
+        if large is not None:
+            pieces.append(_Piece(start, stop, large))
+        at = stop
+    return [*pieces, _Piece(at, layout.n_parameters, None)] if at < layout.n_parameters else pieces
 
 
 def _is_zero(number: Number) -> bool:

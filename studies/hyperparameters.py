@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
 
-from dlcore.config import ACTIVATIONS, CLASS_WEIGHTS, INITIALIZATIONS, NORMALIZATIONS, OPTIMIZERS, SCALINGS, SCHEDULES
+from dlcore.config import (
+    ACTIVATIONS,
+    CLASS_WEIGHTS,
+    DRAWN_INITIALIZATIONS,
+    NORMALIZATIONS,
+    OPTIMIZERS,
+    SCALINGS,
+    SCHEDULES,
+)
 from studies.mistakes import Mistake, must_be_one_of, shown, unknown_keys
 from studies.records import Value
 
@@ -112,7 +120,7 @@ RULES: dict[str, Rule] = {
     "funnel": Rule("number", high=1, is_low_open=True),
     "activation": Rule("name", names=ACTIVATIONS),
     "slope": Rule("number", high=1, only_with=("activation", "leaky_relu")),
-    "initialization": Rule("name", names=INITIALIZATIONS),
+    "initialization": Rule("name", names=DRAWN_INITIALIZATIONS),
     "dropout": Rule("number", high=0.99),
     "normalization": Rule("name", names=NORMALIZATIONS, idle="none"),
     "optimizer": Rule("name", names=OPTIMIZERS),

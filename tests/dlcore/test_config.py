@@ -7,6 +7,7 @@ from dlcore.config import ACTIVATIONS as ACTIVATION_NAMES
 from dlcore.config import (
     CLASSIFICATION_METRICS,
     DEFAULT_METRIC,
+    DRAWN_INITIALIZATIONS,
     LOWER_IS_BETTER,
     METRICS,
     REGRESSION_METRICS,
@@ -31,7 +32,7 @@ from dlcore.tables import _LOADERS
     ("names", "table"),
     [
         (ACTIVATION_NAMES, ACTIVATIONS),
-        (INITIALIZATION_NAMES, INITIALIZATIONS),
+        (DRAWN_INITIALIZATIONS, INITIALIZATIONS),
         (METRICS, METRIC_TABLE),
         (SCHEDULES, SCHEDULE_TABLE),
         (SKLEARN_SETS, _LOADERS),
@@ -40,6 +41,10 @@ from dlcore.tables import _LOADERS
 )
 def test_the_names_a_config_allows_are_the_keys_of_the_table(names: tuple[str, ...], table: dict[str, Any]) -> None:
     assert names == tuple(table)
+
+
+def test_weights_are_drawn_as_a_name_says_or_pretrained() -> None:
+    assert set(INITIALIZATION_NAMES) - set(INITIALIZATIONS) == {"pretrained"}
 
 
 def test_each_default_metric_fits_its_task() -> None:
@@ -124,6 +129,9 @@ def test_a_wrong_model_config_is_refused_by_the_name_of_its_field(field: str, va
         ("patience", 0),
         ("objective", "lost"),
         ("precision", "fp16"),
+        ("n_frozen", -1),
+        ("backbone_rate", 0.0),
+        ("backbone_rate", float("nan")),
     ],
 )
 def test_a_wrong_train_config_is_refused_by_the_name_of_its_field(field: str, value: Any) -> None:

@@ -10,7 +10,8 @@ from torch import nn
 
 from dlcore.config import ACTIVATIONS, ModelConfig
 from dlcore.evaluation import evaluate
-from dlcore.models import BatchNorm, build_model, count_parameters, statistic_names, tensor_names
+from dlcore.models import BatchNorm, build_model, count_parameters
+from dlcore.naming import statistic_names, tensor_names
 from dlcore.optim import Optimizer
 from dlcore.packing import Member
 from dlcore.parallel import ParallelPopulation

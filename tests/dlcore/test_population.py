@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dlcore.config import (
     ACTIVATIONS,
     CLASS_WEIGHTS,
-    INITIALIZATIONS,
+    DRAWN_INITIALIZATIONS,
     NORMALIZATIONS,
     SCHEDULES,
     DataConfig,
@@ -30,6 +30,7 @@ from dlcore.population import Member, MemberState, Population
 from dlcore.rows import TensorData
 from dlcore.tasks import Task
 from dlcore.training import Epoch, Training, train
+from tests.dlcore.backbones import random_backbone
 
 ORDER_SEED = 5
 TASKS = {"multiclass": "digits", "binary": "breast_cancer", "regression": "diabetes"}
@@ -71,10 +72,13 @@ def random_member(draw: random.Random, data: TensorData, epochs: int, optimizer:
         widths if draw.random() < 0.3 else widths[:1] * depth,
         activation=draw.choice(ACTIVATIONS),
         slope=draw.choice([0.01, draw.random()]),
-        initialization=draw.choice(INITIALIZATIONS),
+        initialization=draw.choice(DRAWN_INITIALIZATIONS),
         dropout=draw.choice([0.0, 0.0, draw.uniform(0.05, 0.5)]),
         normalization=draw.choice(["none", *NORMALIZATIONS]),
     )
+    backbone = random_backbone(model, draw.getrandbits(31)) if depth > 0 and draw.random() < 0.4 else None
+    if backbone is not None:
+        model = dataclasses.replace(model, initialization="pretrained")
     training = TrainConfig(
         epochs=epochs,
         batch_size=128,
@@ -91,8 +95,10 @@ def random_member(draw: random.Random, data: TensorData, epochs: int, optimizer:
         mixup=draw.choice([0.0, 0.0, draw.uniform(0.05, 1)]),
         label_smoothing=draw.choice([0.0, draw.uniform(0, 0.3)]) if has_classes else 0.0,
         class_weights=draw.choice(CLASS_WEIGHTS) if has_classes else "none",
+        n_frozen=draw.choice([0, *range(1, depth + 1)]) if backbone is not None else 0,
+        backbone_rate=draw.choice([1.0, draw.uniform(0.01, 2)]) if backbone is not None else 1.0,
     )
-    return Member(model, training, seed=draw.getrandbits(62))
+    return Member(model, training, seed=draw.getrandbits(62), backbone=backbone)
 
 
 def random_members(
@@ -112,7 +118,14 @@ def trained(members: Sequence[Member], data: TensorData) -> Population:
 def alone(member: Member, data: TensorData, *, nudged: int | None = None) -> Training:
     """The reference loop; with `nudged` from initial weights that are moved by one unit in the last place, one way or
     another for each number."""
-    training = Training(member.model_config, member.train_config, data, seed=member.seed, order_seed=ORDER_SEED)
+    training = Training(
+        member.model_config,
+        member.train_config,
+        data,
+        seed=member.seed,
+        order_seed=ORDER_SEED,
+        backbone=member.backbone,
+    )
     if nudged is not None:
         nudge(training.model, nudged)
     training.advance(member.train_config.epochs)
