@@ -2,9 +2,10 @@
 
 An export's `model.json` has such rules for each of its columns, so that whoever has no dlcore (its `predict.py`, the
 model in MLflow) reads a cell as `dlcore.cells.meaning` does: strip it, let each rule in turn replace what it finds
-(`re.sub`), and take what is left as a text, a number (`float`; never an infinite one), or a date
-(`datetime.fromisoformat`). A cell without a value ends as "" or "nan", and one that has none of the column's kind as
-a sentence that says so and is neither number nor date.
+(`re.sub`), and take what is left as a text, a number (`float`), or a date (`datetime.fromisoformat`). A cell without a
+value ends as "" or "nan", and one that has none of the column's kind as a sentence that says so and is neither number
+nor date. So does a number that is infinite as float64, however it is written but for a few that nobody writes, such as
+19e307.
 """
 
 import re
@@ -19,7 +20,7 @@ _BAD = "\0"
 """Ends a sentence until the last rule, so that no rule changes it."""
 _STILL_GOOD = r"(?![\s\S]*\0)"
 _NAN = r"[+-]?[nN][aA][nN]"
-_NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "june?", "july?", "aug", "sept?", "oct", "nov", "dec")
 _LONG = {1: "january", 2: "february", 3: "march", 4: "april", 8: "august", 9: "september", 10: "october"} | {
     11: "november",
@@ -93,7 +94,27 @@ def _number_rules(name: str, what: str, form: str) -> list[Rule]:
         rules.append((_good(f"[{re.escape(thousands)}]"), ""))
         if decimal != ".":
             rules.append((_good(re.escape(decimal)), "."))
-    return rules
+    sentence = f"column {name!r} must hold finite numbers, not ".replace("\\", r"\\")
+    return [*rules, (rf"\A{_infinite()}\Z", rf"{sentence}\g<0>{_BAD}")]
+
+
+_LARGEST = "17976931348623158"
+"""First digits of the largest float64, 1.7976931348623158e308."""
+
+
+def _infinite() -> str:
+    """A pattern of numbers as Python writes them that are larger than float64 can be."""
+    beyond = (rf"{_LARGEST[1:i]}[{int(digit) + 1}-9]" for i, digit in enumerate(_LARGEST) if i > 0 and digit != "9")
+    ways = [
+        rf"1\.(?:{'|'.join(beyond)})\d*[eE]\+?0*308",
+        *(
+            rf"(?:[1-9]\d{{{309 - power},}}|[2-9]\d{{{308 - power}}})(?:\.\d*)?[eE]\+?0*{power}"
+            for power in range(300, 309)
+        ),
+        r"[1-9]\d*(?:\.\d*)?[eE]\+?0*(?:309|3[1-9]\d|[4-9]\d\d|[1-9]\d{3,})",
+        r"(?:[1-9]\d{309,}|[2-9]\d{308})(?:\.\d*)?(?:[eE]\+?\d+)?",
+    ]
+    return rf"[+-]?0*(?:{'|'.join(ways)})"
 
 
 def _truth_rules(name: str, what: str, form: str) -> list[Rule]:

@@ -290,6 +290,7 @@ def _describe(parts: Sequence[Part], splits: DataSplits, interface: Interface) -
                 "kind": column.kind,
                 "form": column.form,
                 "cells": cell_rules(column.name, column.kind, column.form),
+                "dtype": "str" if column.kind == "categorical" else "float64",
                 "example": encoder.example,
             }
             for column, encoder in zip(splits.train.x.columns, preprocessors[0].encoders, strict=True)

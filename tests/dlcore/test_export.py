@@ -252,7 +252,7 @@ def test_the_manifest_says_all_that_is_needed_to_use_it(tmp_path):
     assert "NaN" not in text
     assert manifest["facts"] == {"metrics": {"f1": 0.5, "roc_auc": None}, "widths": [1, 2], "note": None}
     first = {key: value for key, value in manifest["columns"][0].items() if key != "cells"}
-    assert first | {"example": 0} == {"name": "a", "kind": "numeric", "form": "", "example": 0}
+    assert first | {"example": 0} == {"name": "a", "kind": "numeric", "form": "", "dtype": "float64", "example": 0}
     assert manifest["class_labels"] == [3, 5, 8]
     assert manifest["task"] == "multiclass"
     assert manifest["architecture"]["widths"] == [16, 8]
