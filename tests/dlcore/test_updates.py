@@ -1,4 +1,5 @@
 import random
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from dlcore.updates import Schedules, Updates, n_states
 STEPS = 6
 
 
-def configs(n: int, optimizer: str, schedules: tuple[str, ...]) -> list[TrainConfig]:
+def configs(depths: Sequence[int], optimizer: str, schedules: tuple[str, ...]) -> list[TrainConfig]:
     draw = random.Random(4)
     return [
         TrainConfig(
@@ -25,8 +26,10 @@ def configs(n: int, optimizer: str, schedules: tuple[str, ...]) -> list[TrainCon
             weight_decay=draw.choice([0.0, 0.01]),
             clip_norm=draw.choice([None, 0.5, 4.0]),
             schedule=schedules[i % len(schedules)],
+            n_frozen=draw.randint(0, depth),
+            backbone_rate=draw.choice([1.0, 0.1]),
         )
-        for i in range(n)
+        for i, depth in enumerate(depths)
     ]
 
 
@@ -37,30 +40,37 @@ def test_each_member_is_updated_as_if_it_were_alone(optimizer, schedules, large_
     monkeypatch.setattr(updates, "LARGE_BLOCK", large_block)
     shapes = [(), (3,), (3,), (5, 2), (4, 4), (4, 4)]
     layout = lay_out([ModelConfig(4, 2, widths) for widths in shapes], shapes)
-    drawn = configs(len(shapes), optimizer, schedules)
+    drawn = configs([len(widths) for widths in shapes], optimizer, schedules)
+    assert {config.n_frozen for config in drawn} == {0, 1, 2}
     stream = torch.Generator().manual_seed(0)
     flat = torch.randn(layout.n_parameters, generator=stream, dtype=torch.float64)
+    begun = flat.clone()
     gradients = flat.new_zeros(layout.n_parameters + 1)
     states = [torch.zeros_like(flat) for _ in range(n_states(optimizer))]
 
-    def own(tensor: torch.Tensor, member: int) -> list[torch.Tensor]:
-        pieces = []
+    def pieces(tensor: torch.Tensor, member: int, *, frozen: bool) -> list[torch.Tensor]:
+        found = []
         for block in layout.blocks:
-            if block.member == member:
-                pieces.append(tensor[block.weight : block.weight + block.size].view(block.n_out, block.n_in))
-                pieces.append(tensor[block.bias : block.bias + block.n_out])
-        return pieces
+            if block.member == member and (block.layer < drawn[member].n_frozen) == frozen:
+                found.append(tensor[block.weight : block.weight + block.size].view(block.n_out, block.n_in))
+                found.append(tensor[block.bias : block.bias + block.n_out])
+        return found
 
-    alone = [[piece.clone() for piece in own(flat, i)] for i in range(len(shapes))]
-    optimizers = [Optimizer(parameters, config) for parameters, config in zip(alone, drawn, strict=True)]
+    alone = [[piece.clone() for piece in pieces(flat, i, frozen=False)] for i in range(len(shapes))]
+    rates = [[c.backbone_rate] * (len(own) - 2) + [1.0] * 2 for c, own in zip(drawn, alone, strict=True)]
+    optimizers = [Optimizer(*each) for each in zip(alone, drawn, rates, strict=True)]
     factors = [learning_rate_factors(c.schedule, STEPS, 0).tolist() for c in drawn]
     update = Updates(layout, drawn, flat, gradients, states, Schedules(drawn, STEPS // 3, flat))
     for step in range(STEPS):
         gradients[:-1] = torch.randn(layout.n_parameters, generator=stream, dtype=torch.float64)
         for i, (optimizer_alone, config) in enumerate(zip(optimizers, drawn, strict=True)):
-            of_member = [piece.clone() for piece in own(gradients, i)]
+            for piece in pieces(gradients, i, frozen=True):
+                piece.fill_(torch.nan)  # whatever it is, it plays no part
+            of_member = [piece.clone() for piece in pieces(gradients, i, frozen=False)]
             optimizer_alone.step(of_member, config.learning_rate * factors[i][step])
         update.step(step)
     for i, expected in enumerate(alone):
-        for left, right in zip(own(flat, i), expected, strict=True):
+        for left, right in zip(pieces(flat, i, frozen=False), expected, strict=True):
             torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
+        for left, right in zip(pieces(flat, i, frozen=True), pieces(begun, i, frozen=True), strict=True):
+            assert torch.equal(left, right)
