@@ -120,9 +120,9 @@ def serve(
         image.write_image(export_dir, dockerfile)
         print(f"docker build --tag network {dockerfile} && docker run --publish 127.0.0.1:8000:8000 network")
         return
-    from studies import serving
+    from studies import bounds, serving
 
-    serving.serve(model, host, port, serving.Limits(), is_public=public)
+    serving.serve(model, host, port, bounds.Limits(), is_public=public)
 
 
 @app.command(epilog="Example: studies replay digits 7")

@@ -5,58 +5,34 @@
 sentence under "detail".
 """
 
-import asyncio
 import ipaddress
-import math
 import socket
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import ConfigDict, Field, StrictBool, StrictInt, StrictStr, create_model
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from pydantic import BaseModel, Field
 
-from dlcore.cells import ISO
 from dlcore.errors import ExportError
 from dlcore.exported import ExportedModel
+from studies.bounds import Bounded, Limits
 from studies.errors import UserError
+from studies.row_types import answer_type, describe, row_type
 
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-TYPES: Mapping[str, Any] = {
-    "numeric": Number | None,
-    "boolean": StrictBool | Literal["true", "false", "yes", "no"] | None,
-    "date": StrictStr | Number | None,
-    "categorical": StrictStr | StrictInt | None,
-}
-"""Kind of a column -> what JSON may hold; null is missing."""
-_MEANT = {
-    "numeric": "a number, or null",
-    "boolean": "true, false, yes or no, or null",
-    "date": "a date such as 2024-02-29 or 2024-02-29T12:30:00Z{}, seconds since 1970-01-01 UTC, or null",
-    "categorical": "a text, or null",
-}
-_LABELS: Mapping[type, Any] = {bool: bool, int: int, float: float, str: str}
 _SHUTDOWN_S = 10
+_ANYWHERE = {400: "asked for under a name of another host", 413: "too large"}
+_PREDICTING = {400: "no JSON, or asked for under a name of another host", 408: "too slow", 422: "not such rows"}
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one request may ask for."""
+class Problem(BaseModel):
+    """What is wrong with a request."""
 
-    max_bytes: int = 10_000_000
-    """Of a body."""
-    max_rows: int = 10_000
-    receive_s: float = 30.0
-    """Seconds in which a body must have come."""
+    detail: str = Field(examples=["one sentence"])
 
 
 def build_app(model: ExportedModel, limits: Limits, hosts: list[str]) -> FastAPI:
@@ -68,16 +44,23 @@ def build_app(model: ExportedModel, limits: Limits, hosts: list[str]) -> FastAPI
         hosts: Names under which it may be asked for, so that no page of the web can pretend to be one; "*" is any.
     """
     facts = describe(model)
-    app = FastAPI(title=str(facts["title"]), description="Answers of an exported network.", version="1")
-    row, answer = _row_type(model), _answer_type(model)
+    said, also_said = (
+        {code: {"model": Problem, "description": text} for code, text in texts.items()}
+        for texts in (_ANYWHERE, _PREDICTING)
+    )
+    app = FastAPI(
+        title=str(facts["title"]),
+        description="Answers of an exported network.",
+        version="1",
+        responses=said,  # type: ignore[arg-type]
+    )
+    row, answer = row_type(model), answer_type(model)
     rows_type: Any = list.__class_getitem__(row)
     body: Any = row | Annotated.__class_getitem__((rows_type, Field(min_length=1, max_length=limits.max_rows)))  # type: ignore[attr-defined]
-    problem = {"content": {"application/json": {"example": {"detail": "one sentence"}}}}
-    said = {code: {"description": text, **problem} for code, text in (
-        (400, "no JSON"), (408, "too slow"), (413, "too large"), (422, "not such rows"),
-    )}  # fmt: skip
 
-    @app.post("/predict", responses={200: {"model": answer | list[answer]}, **said}, summary="Answer a row, or rows")  # type: ignore[dict-item,valid-type]
+    also_said[200] = {"model": answer | list[answer]}  # type: ignore[valid-type]
+
+    @app.post("/predict", summary="Answer a row, or rows", responses=also_said)  # type: ignore[arg-type]
     def predict(rows: body) -> JSONResponse:
         given = rows if isinstance(rows, list) else [rows]
         answers = answer_rows(model, [[getattr(one, f"c{i}") for i in range(len(model.kinds))] for one in given])
@@ -93,8 +76,7 @@ def build_app(model: ExportedModel, limits: Limits, hosts: list[str]) -> FastAPI
 
     app.get("/", include_in_schema=False)(what_it_is)
     app.add_exception_handler(RequestValidationError, _refuse)
-    app.add_middleware(_Bounded, limits=limits)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+    app.add_middleware(Bounded, limits=limits, hosts=hosts)
     return app
 
 
@@ -131,63 +113,6 @@ def _plain(values: "np.ndarray[Any, Any]") -> list[Any]:
     return [float(str(value)) for value in values] if values.dtype == np.float32 else values.tolist()
 
 
-def describe(model: ExportedModel) -> dict[str, Any]:
-    """Facts of the manifest, for people and machines."""
-    facts: Mapping[str, Any] = model.manifest.get("facts") or {}  # type: ignore[assignment]
-    return {
-        "title": str(facts.get("study") or model.manifest["data"]["name"]),  # type: ignore[index]
-        "task": model.task,
-        "columns": [
-            {"name": name, "kind": kind, "example": example}
-            for (name, kind), example in zip(model.kinds.items(), _examples(model), strict=True)
-        ],
-        "answers": list(model.manifest["outputs"]),  # type: ignore[call-overload]
-        "class_labels": list(model.class_labels),
-        "facts": dict(facts),
-        "versions": model.manifest["versions"],
-    }
-
-
-def _meant(model: ExportedModel, name: str) -> str:
-    """What JSON may hold in a column, in words."""
-    form = model.forms[name]
-    return _MEANT[model.kinds[name]].format(f", or written as {form}" if form not in ("", ISO) else "")
-
-
-def _examples(model: ExportedModel) -> list[Any]:
-    """A value of each column, as JSON has it."""
-    found = []
-    for column in model.manifest["columns"]:  # type: ignore[attr-defined]
-        value, kind = column.get("example"), column["kind"]
-        if isinstance(value, float) and not math.isfinite(value):
-            value = None
-        if kind == "date" and isinstance(value, int | float):
-            value = datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        if kind == "boolean" and value is not None:
-            value = bool(value)
-        found.append(value)
-    return found
-
-
-def _row_type(model: ExportedModel) -> Any:
-    """A row of the export's columns, all of them there; other keys are not read."""
-    fields: dict[str, Any] = {
-        f"c{i}": (TYPES[kind], Field(alias=name, title=name, description=f"{kind}: {_meant(model, name)}"))
-        for i, (name, kind) in enumerate(model.kinds.items())
-    }
-    example = dict(zip(model.kinds, _examples(model), strict=True))
-    return create_model("Row", __config__=ConfigDict(extra="ignore", json_schema_extra={"example": example}), **fields)
-
-
-def _answer_type(model: ExportedModel) -> Any:
-    label = type(model.class_labels[0]) if model.class_labels else float
-    fields: dict[str, Any] = {
-        f"a{i}": (_LABELS.get(label, str) if name == "label" and model.class_labels else float, Field(alias=name))
-        for i, name in enumerate(list(model.manifest["outputs"]))  # type: ignore[call-overload]
-    }
-    return create_model("Answer", **fields)
-
-
 async def _refuse(_request: Request, error: Exception) -> JSONResponse:
     """One sentence of what is wrong with a body; nothing of what was sent is repeated."""
     assert isinstance(error, RequestValidationError)
@@ -202,44 +127,6 @@ async def _refuse(_request: Request, error: Exception) -> JSONResponse:
     column = f"column {names[0]!r}: " if names else ""
     detail = f"{''.join(where)}{column}{mine[0]['msg']}"
     return JSONResponse({"detail": detail.encode(errors="replace").decode()}, 422)
-
-
-class _Bounded:
-    """Refuses bodies that are too large or too slow, before they are kept."""
-
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
-        self._app, self._limits = app, limits
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        n_bytes, deadline = 0, asyncio.get_running_loop().time() + self._limits.receive_s
-        is_whole = False
-
-        async def bounded() -> Message:
-            nonlocal n_bytes, is_whole
-            if is_whole:
-                return await receive()
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError:
-                raise HTTPException(408, f"a body must come within {self._limits.receive_s:g} seconds") from None
-            n_bytes += len(message.get("body", b""))
-            is_whole = not message.get("more_body", False)
-            if n_bytes > self._limits.max_bytes:
-                raise HTTPException(413, self._too_large())
-            return message
-
-        if declared.isdigit() and len(declared) < 20 and int(declared) > self._limits.max_bytes:
-            await JSONResponse({"detail": self._too_large()}, 413, {"Connection": "close"})(scope, receive, send)
-            return
-        await self._app(scope, bounded, send)
-
-    def _too_large(self) -> str:
-        return f"a body must have at most {self._limits.max_bytes:,} bytes; send the rows in several requests"
 
 
 def serve(model: ExportedModel, host: str, port: int, limits: Limits, *, is_public: bool) -> None:

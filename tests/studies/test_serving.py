@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -22,9 +23,10 @@ from hypothesis import strategies as st
 
 from dlcore.export import export_model
 from dlcore.exported import ExportedModel
+from studies.bounds import Limits
 from studies.errors import UserError
 from studies.image import DOCKERFILE, write_image
-from studies.serving import Limits, _listen, serve
+from studies.serving import _listen, serve
 from tests.conftest import studies_environment
 from tests.dlcore.column_tools import splits_of_all_kinds
 from tests.dlcore.test_export import make_network
@@ -163,7 +165,44 @@ def test_bodies_that_are_too_large_and_hosts_of_strangers_are_refused(service: S
     except (ConnectionResetError, BrokenPipeError):
         pass  # it had answered, and reads no more
     connection.close()
-    assert service.ask("GET", "/model", Host="10.evil.example")[0] == 400
+    code, said = service.ask("GET", "/model", Host="10.evil.example")
+    assert code == 400 and "must be asked for as 127.0.0.1 or localhost" in said["detail"]
+
+
+@pytest.mark.parametrize("text", [r'"\ud800"', r'"\udfff\ud800"', r'"a\udc00b"'])
+def test_half_of_a_surrogate_pair_is_refused_wherever_it_stands(
+    service: Service, rows: list[dict[str, Any]], text: str
+) -> None:
+    whole = json.dumps(rows[0])
+    for name, kind in service.model.kinds.items():
+        body = whole.replace(f'"{name}": {json.dumps(rows[0][name])}', f'"{name}": {text}')
+        status, said = service.ask("POST", "/predict", body.encode())
+        assert body != whole and status == 422 and f"column {name!r}" in said["detail"], (kind, said)
+    assert service.ask("POST", "/predict", f"{text}".encode())[0] == 422
+    assert service.ask("POST", "/predict", whole.replace("{", f"{{{text}: {text}, ", 1).encode())[0] == 200
+
+
+def test_an_address_of_version_6_is_served_under_its_name_in_brackets(
+    service: Service, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    try:
+        _listen("::1", 0).close()
+    except UserError as error:
+        pytest.skip(f"no ::1 here: {error}")
+    words = [sys.executable, "-m", "studies", "serve", str(service.folder), "--host", "::1", "--port", "0"]
+    process, first = start(words, tmp_path, studies_environment(tmp_path / "home"))
+    try:
+        found = re.match(r"answers at http://\[::1\]:(\d+)/predict", first)
+        assert found is not None
+        connection = http.client.HTTPConnection("::1", int(found[1]), timeout=30)
+        connection.request("POST", "/predict", json.dumps(rows), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        assert answer.status == 200 and json.loads(answer.read()) == service.predict(rows)[1]
+        connection.close()
+    finally:
+        process.terminate()
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0 and errors == ""
 
 
 JSON = st.recursive(
