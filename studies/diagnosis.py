@@ -11,7 +11,7 @@ from statistics import median
 
 from studies import finals
 from studies.figures import number
-from studies.fit import OVERFITS, UNDERFITS, UNFINISHED, Fit, guessing_loss, not_compared, read_curve
+from studies.fit import OVERFITS, UNDERFITS, UNFINISHED, UNSTABLE, Fit, guessing_loss, not_compared, read_curve
 from studies.hyperparameters import OVERFIT_FIRST, RULES, Range, is_searched
 from studies.ranking import rank_correlation, ranking
 from studies.records import COMPLETE, FAIL, FINISHED_STATES, PRUNED, Interval, StudyFacts, TrialRecord, Winner
@@ -33,8 +33,8 @@ class Advice:
     """One thing that the study's trials suggest."""
 
     kind: str
-    """"few_trials", "pruned_all", "diverged", "rival", "epochs", "overfits", "underfits", "edge", "budget", "settled"
-    or "rung"."""
+    """"few_trials", "pruned_all", "diverged", "rival", "epochs", "overfits", "underfits", "unstable", "edge", "budget",
+    "settled" or "rung"."""
     seen: str
     """What is seen, with its numbers."""
     next: str
@@ -254,6 +254,8 @@ def _curves(case: Case) -> Iterator[Advice]:
         ranges = {"dropout": "{ low = 0.0, high = 0.5 }", "weight_decay": "{ low = 1e-5, high = 0.1, log = true }"}
         more = [f"search_space.{name} = {ranges[name]}" for name in unused]
         yield Advice("overfits", seen, " and ".join(more) or "more rows, or a smaller search.max_parameters")
+    elif common == UNSTABLE:
+        yield Advice("unstable", seen, "a lower search_space.learning_rate.high, or training.clip_norm = 1.0")
     elif common == UNDERFITS:
         width = space.get("width")
         wider = f"search_space.width.high = {4 * int(width.high)}" if isinstance(width, Range) else "a larger width"

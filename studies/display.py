@@ -154,8 +154,3 @@ def winner_lines(winner: Winner, objective: Objective) -> list[str]:
 
 def _scores(name: str, metrics: Mapping[str, float]) -> str:
     return f"  {name:<5} " + ", ".join(f"{key} {number(value)}" for key, value in metrics.items())
-
-
-def study_page(tracking_uri: str, experiment_id: str) -> str:
-    """Address of a study's page in the MLflow UI."""
-    return f"{tracking_uri}/#/experiments/{experiment_id}/runs"

@@ -180,21 +180,22 @@ def seeds_within(trials: Sequence[TrialRecord], n_seeds: int, spent_s: float) ->
 def shown_metrics(winner: Winner, objectives: Sequence[Objective]) -> dict[str, float]:
     """What the study's run shows of its winner: `test_accuracy` is of the exported network, as is every metric there.
 
-    Of its fresh seeds (and rows) there are `final_test_accuracy_mean`, `_low` and `_high`, of a rival
-    `gradient_boosting_test_accuracy`, by the objectives alone: MLflow draws a chart of each; the report has the rest.
+    Of val, of its fresh seeds (`final_val_accuracy_mean`, and of test with `_low` and `_high`) and of its rivals
+    (`gradient_boosting_test_accuracy`) there are the objectives alone: MLflow draws a chart of each metric. The report
+    has the rest.
     """
-    found = {f"val_{name}": value for name, value in winner.val_metrics.items()}
+    names = {objective.metric for objective in objectives}
+    found = {f"val_{name}": value for name, value in winner.val_metrics.items() if name in names}
     found |= {f"test_{name}": value for name, value in winner.test_metrics.items()}
     if (final := winner.final) is None:
         return found
-    names = {objective.metric for objective in objectives}
-    for split, own in (("val", _on_val(final)), ("test", on_test(final))):
-        for name in sorted(names & set(own)):
-            found |= {f"final_{split}_{name}_{part}": value for part, value in asdict(own[name]).items()}
+    val, test = _on_val(final), on_test(final)
+    found |= {f"final_val_{name}_mean": val[name].mean for name in sorted(names & set(val))}
+    for name in sorted(names & set(test)):
+        found |= {f"final_test_{name}_{part}": value for part, value in asdict(test[name]).items()}
     for rival in others(final):
         key = rival.name.replace(" ", "_")
-        for split, once in (("val", rival.val), ("test", rival.test)):
-            found |= {f"{key}_{split}_{name}": once[name] for name in sorted(names & set(once))}
+        found |= {f"{key}_test_{name}": rival.test[name] for name in sorted(names & set(rival.test))}
     return found
 
 

@@ -1,4 +1,5 @@
-"""What one network's curve says in words: it fits, overfits, underfits, is not done, or diverged; pure functions.
+"""What one network's curve says in words: it fits, overfits, underfits, is unstable, is not done, or diverged; pure
+functions.
 
 Losses are compared with the loss of guessing, so that one threshold serves every task: whoever predicts the mean of
 standardised targets has a loss of 1, and of C even classes log C.
@@ -11,11 +12,11 @@ from dataclasses import dataclass
 from studies.records import EpochRecord
 
 FITS, OVERFITS, UNDERFITS, UNFINISHED, DIVERGED = "fits", "overfits", "underfits", "unfinished", "diverged"
-NOT_COMPARED = "not compared"
-KINDS = (FITS, OVERFITS, UNDERFITS, UNFINISHED, DIVERGED, NOT_COMPARED)
+UNSTABLE, NOT_COMPARED = "unstable", "not compared"
+KINDS = (FITS, OVERFITS, UNDERFITS, UNSTABLE, UNFINISHED, DIVERGED, NOT_COMPARED)
 
 _WIDE_GAP = 0.1
-"""Of guessing's loss: val may be so much above train before a network is said to overfit."""
+"""Of guessing's loss: val may be so much above train, or behind its best epoch above that epoch's."""
 _HARDLY_LEARNED = 0.8
 """Of guessing's loss: a network whose loss on train is above it learned little."""
 _LATE = 0.9
@@ -67,9 +68,15 @@ def read_curve(
         return Fit(OVERFITS, f"overfits: {losses}{after} (guessing has {guessing:.3g})", gap, best.epoch)
     if best.train_loss > _HARDLY_LEARNED * guessing:
         return Fit(UNDERFITS, f"underfits: {losses}, little below guessing's {guessing:.3g}", gap, best.epoch)
+    worst = max((e for e in finite if e.epoch >= best.epoch), key=lambda e: e.val_loss)
+    if worst.val_loss - best.val_loss > _WIDE_GAP * guessing:
+        there = f"{worst.train_loss:.3g} on train and {worst.val_loss:.3g} on val at epoch {worst.epoch}"
+        if worst.train_loss > best.train_loss:
+            return Fit(UNSTABLE, f"is unstable: {losses}, whose weights are kept, then {there}", gap, best.epoch)
+        return Fit(OVERFITS, f"overfits later: {losses}, whose weights are kept, then {there}", gap, best.epoch)
     if _is_falling(finite, guessing) and best.epoch > _LATE * (epochs or last.epoch):
         return Fit(UNFINISHED, f"is not done: {losses}, and val was still falling", gap, best.epoch)
-    return Fit(FITS, f"fits: {losses}{after} (guessing has {guessing:.3g})", gap, best.epoch)
+    return Fit(FITS, f"fits: {losses} (guessing has {guessing:.3g})", gap, best.epoch)
 
 
 def not_compared(curve: Sequence[EpochRecord], names: Sequence[str], best_epoch: int | None) -> Fit:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from studies import runs
+from studies import runs, view
 from studies.comparison import (
     AT_ONCE,
     MENDABLE,
@@ -69,6 +69,7 @@ class MirroredStudy:
         self._report: Mapping[str, bytes] = {}
         self.experiment_id = self._experiment()
         self._parent = self._read()
+        self._dress()
 
     @property
     def parent_run_id(self) -> str:
@@ -192,6 +193,13 @@ class MirroredStudy:
             f'MLflow must have room for an experiment "{first}", and others have taken that name and '
             f'"{second}"; rename one of them at {self.store.where}'
         )
+
+    def _dress(self) -> None:
+        """Let MLflow show the experiment as a training, and its table with columns; see `view`."""
+        wanted = view.experiment_tags(self.facts, self.parent_run_id)
+        tags = next(e.tags for e in own_experiments(self.store, self.facts) if e.experiment_id == self.experiment_id)
+        if missing := {key: text for key, text in wanted.items() if tags.get(key) != text}:
+            self.store.tag_experiment(self.experiment_id, missing)
 
     def _read(self) -> FoundRun:
         """Read all runs of the experiment, remove doubles, and return the parent run, up to date."""

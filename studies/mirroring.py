@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from studies.display import Display, study_page
+from studies.display import Display
 from studies.errors import UserError
 from studies.home import Home
 from studies.ledger import Ledger
@@ -12,6 +12,7 @@ from studies.report_process import ReportProcess
 from studies.storage import Storage
 from studies.stores import open_store
 from studies.tracking import Mirror
+from studies.view import study_page
 
 PATIENCE_S = 5.0
 """How long the end of a run waits for a tracking server that does not answer."""

@@ -105,6 +105,11 @@ class RestStore:
         reply = self._ignoring("RESOURCE_ALREADY_EXISTS", "experiments/create", name=name, tags=_pairs(tags))
         return str(reply["experiment_id"]) if reply else None
 
+    def tag_experiment(self, experiment_id: str, tags: Mapping[str, str]) -> None:
+        """See `TrackingStore`."""
+        for key, value in tags.items():
+            self._post("experiments/set-experiment-tag", experiment_id=experiment_id, key=key, value=value)
+
     def delete_experiment(self, experiment_id: str) -> None:
         """See `TrackingStore`."""
         self._ignoring("RESOURCE_DOES_NOT_EXIST", "experiments/delete", experiment_id=experiment_id)

@@ -131,9 +131,14 @@ class SqlStore:
             number = created[0]
             own = update(EXPERIMENTS).where(EXPERIMENTS.c.experiment_id == number)
             connection.execute(own.values(artifact_location=f"{ROOT}{number}"))
-            labels = [(key, value, number) for key, value in tags.items()]
-            put(connection, "experiment_tags", ("key", "value", "experiment_id"), labels)
+            _put_labels(connection, number, tags)
         return str(number)
+
+    def tag_experiment(self, experiment_id: str, tags: Mapping[str, str]) -> None:
+        """See `TrackingStore`."""
+        with self._transaction(is_writing=True) as connection:
+            _check_experiment(connection, experiment_id)
+            _put_labels(connection, int(experiment_id), tags)
 
     def delete_experiment(self, experiment_id: str) -> None:
         """See `TrackingStore`."""
@@ -302,6 +307,13 @@ def _open(database: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")
     return connection
+
+
+def _put_labels(connection: Connection, number: int, tags: Mapping[str, str]) -> None:
+    """Set tags of an experiment."""
+    labels = [(key, value, number) for key, value in tags.items()]
+    conflict = "(key, experiment_id) DO UPDATE SET value = excluded.value"
+    put(connection, "experiment_tags", ("key", "value", "experiment_id"), labels, conflict)
 
 
 def _check_experiment(connection: Connection, experiment_id: str) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from studies import finals, server
 from studies.diagnosis import advise, gap_lines
-from studies.display import study_page, winner_lines
+from studies.display import winner_lines
 from studies.figures import number
 from studies.home import Home, is_driven, open_home
 from studies.importance import importances
@@ -20,6 +20,7 @@ from studies.records import FINISHED_STATES, StudyFacts, StudySummary, TrialReco
 from studies.spec import spec_from_dict
 from studies.storage import Storage
 from studies.tally import hyperparameters_line, told_apart_by
+from studies.view import study_page
 
 _ROWS = 10
 _CLOSE = 5

@@ -16,7 +16,7 @@ from dlcore.tasks import curve_metric
 from studies import best, contest, mirroring
 from studies.cohort import Trainer
 from studies.crew import Crew
-from studies.display import Display, study_page
+from studies.display import Display
 from studies.errors import StudiesError, UserError
 from studies.home import Home, drive
 from studies.ledger import Ledger
@@ -29,6 +29,7 @@ from studies.space import check_smallest
 from studies.spec import StudySpec, cohort_size, refuse_changes, resolved_objectives
 from studies.tally import Tally
 from studies.tracking import Mirror
+from studies.view import study_page
 from studies.watcher import MirroringWatcher
 from studies.work import train_all
 

@@ -94,6 +94,9 @@ class TrackingStore(Protocol):
     def create_experiment(self, name: str, tags: Mapping[str, str]) -> str | None:
         """Make an experiment and return its id; None if there is one of that name by now."""
 
+    def tag_experiment(self, experiment_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of an experiment."""
+
     def delete_experiment(self, experiment_id: str) -> None:
         """Delete an experiment with its runs, as MLflow's UI does; nothing happens if it is deleted already."""
 

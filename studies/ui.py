@@ -2,12 +2,12 @@
 
 from studies import server
 from studies.comparison import own_experiment
-from studies.display import study_page
 from studies.errors import UserError
 from studies.home import Home, open_home, without_password
 from studies.storage import Storage
 from studies.stores import existing_store
 from studies.tracking_store import Unreachable
+from studies.view import study_page
 
 
 def page(study: str | None) -> str:

@@ -21,6 +21,8 @@ DOWN = [0.65, 0.4, 0.2, 0.1, 0.05, 0.02, 0.01, 0.01]
     [
         (DOWN, [0.66, 0.42, 0.22, 0.12, 0.06, 0.05, 0.05, 0.05], fit.FITS, "fits: loss 0.02 on train"),
         (DOWN, [0.66, 0.5, 0.4, 0.36, 0.35, 0.36, 0.4, 0.6], fit.OVERFITS, "val grew worse to 0.6 at epoch 8"),
+        (DOWN, [0.66, 0.42, 0.22, 0.12, 0.06, 0.05, 0.05, 2.5], fit.OVERFITS, "then 0.01 on train and 2.5 on val"),
+        ([*DOWN[:-1], 3.0], [0.66, 0.42, 0.22, 0.12, 0.06, 0.05, 0.05, 2.5], fit.UNSTABLE, "is unstable: loss 0.02"),
         ([0.69] * 8, [0.69] * 8, fit.UNDERFITS, "little below guessing's 0.693"),
         (DOWN, [0.66, 0.5, 0.4, 0.3, 0.2, 0.1, 0.07, 0.05], fit.UNFINISHED, "at epoch 8, and val was still falling"),
         ([math.nan], [math.nan], fit.DIVERGED, "no epoch has a finite loss"),
@@ -40,7 +42,7 @@ def test_the_gap_is_a_share_of_what_guessing_loses() -> None:
 
 
 def test_the_epoch_that_is_kept_is_the_one_that_is_judged() -> None:
-    points = curve([0.5, 0.1, 0.01], [0.5, 0.2, 0.9])
+    points = curve([0.5, 0.3, 0.2], [0.5, 0.35, 0.4])
     assert read_curve(points, 1.0).kind == fit.FITS
     assert read_curve(points, 1.0, best_epoch=3).kind == fit.OVERFITS
 

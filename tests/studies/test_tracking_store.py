@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from studies import runs, server
+from studies import runs, server, view
 from studies.records import StudyFacts
 from studies.runs import RunningBest
 from studies.tracking_store import Refused, TrackingStore, Work
@@ -30,7 +30,7 @@ BY_THE_CLIENT = """
 import json, sys
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
-address, name, study, parent, trials = json.load(sys.stdin)
+address, name, study, parent, trials, view = json.load(sys.stdin)
 client = MlflowClient(address)
 experiment = client.create_experiment(name, tags={"dlcore.study": study})
 
@@ -43,6 +43,8 @@ def write(run, tags):
     return run_id
 
 parent_id = write(parent, {})
+for key, text in view.items():
+    client.set_experiment_tag(experiment, key, text.replace("PARENT", parent_id))
 client.log_text(parent_id, parent["spec"], "spec.json")
 for run in trials:
     write(run, {"mlflow.parentRunId": parent_id})
@@ -102,7 +104,8 @@ def test_the_rows_of_a_study_are_those_that_mlflows_own_client_writes(
         "metrics": list(best.points()),
     }
     spec = next(iter(found["rest"][1].values())).decode()
-    in_python(BY_THE_CLIENT, [address, facts.name, facts.uuid, parent | {"spec": spec}, trials])
+    labels = view.experiment_tags(facts, "PARENT")
+    in_python(BY_THE_CLIENT, [address, facts.name, facts.uuid, parent | {"spec": spec}, trials, labels])
     tables, files = snapshot(home)
     for transport in TRANSPORTS:
         for table, of_table in tables.items():
@@ -126,6 +129,10 @@ def test_an_experiment_is_made_once_found_and_brought_back(store: TrackingStore,
     assert store.create_experiment(facts.name, {}) is None
     (found,) = store.experiments(runs.STUDY, facts.uuid)
     assert (found.experiment_id, found.is_deleted, found.tags) == (experiment, False, {runs.STUDY: facts.uuid})
+    for text in ("a", "b"):
+        store.tag_experiment(experiment, {"kind": text, "other": "c"})
+    (found,) = store.experiments(runs.STUDY, facts.uuid)
+    assert found.tags == {runs.STUDY: facts.uuid, "kind": "b", "other": "c"}
     store.delete_experiment(experiment)
     store.delete_experiment(experiment)
     assert rows(home, "SELECT lifecycle_stage FROM runs WHERE run_uuid = ?", run_id) == [("deleted",)]

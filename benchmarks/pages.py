@@ -1,0 +1,182 @@
+"""How fast a browser shows a large study: its pages in MLflow, and its report.
+
+A study of 1,000 trials is run and mirrored in a home; MLflow's client writes the same runs, one beside the other as
+most people log them, to a server that is started in the same way for another home. Chromium then opens each page in
+turn, every time with an empty cache and after one round that warms the servers; the clock runs from the address to the
+moment when what a person came for is to be seen.
+
+    python -m benchmarks.pages                     # needs Debian's Chromium
+    python -m benchmarks.pages --trials 200 --turns 3
+    python -m benchmarks.pages --record            # and writes RESULTS.md
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from playwright.sync_api import Browser, sync_playwright
+
+from benchmarks.record import provenance, record, table
+from benchmarks.report import STUDY, command, make_study
+from studies import server
+from studies.runs import trial_run
+from studies.storage import Storage
+
+PATIENCE_MS = 120_000
+OPTIONS = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-sandbox")
+"""Chromium would otherwise ask its makers for updates and the like."""
+CLIENT = """
+import json, sys
+from concurrent.futures import ThreadPoolExecutor
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+address, runs = json.load(sys.stdin)
+client = MlflowClient(address)
+experiment = client.create_experiment("many")
+
+def write(run):
+    run_id = client.create_run(experiment, run["start_ms"], run_name=run["name"]).info.run_id
+    client.log_batch(run_id, [Metric(*m) for m in run["metrics"]], [Param(*p) for p in run["params"].items()], [])
+    client.update_run(run_id, run["status"])
+
+with ThreadPoolExecutor(4) as threads:
+    list(threads.map(write, runs))
+print(experiment)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A page, and what must be seen before it counts as open."""
+
+    name: str
+    address: str
+    texts: tuple[str, ...]
+    """Each on the page, visible."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--record", action="store_true")
+    given = parser.parse_args()
+    text = body(given.trials, measure(given.trials, given.turns))
+    print(f"{provenance()}\n\n{text}")
+    if given.record:
+        record("Pages of a large study", text)
+
+
+def body(trials: int, seconds: Mapping[str, Sequence[float]]) -> str:
+    """The table of all pages."""
+    rows = [(name, f"{statistics.median(s):.2f}", f"{min(s):.2f}", f"{max(s):.2f}") for name, s in seconds.items()]
+    turns = max(map(len, seconds.values()))
+    words = (
+        f"{trials:,} trials; {turns} turns, each with an empty cache; seconds until the page shows what is in brackets."
+    )
+    return f"{words}\n\n{table(('page', 'median', 'least', 'most'), rows)}"
+
+
+def measure(trials: int, turns: int) -> dict[str, list[float]]:
+    """Seconds of each turn, by the name of the page."""
+    executable = shutil.which("chromium")
+    if executable is None:
+        raise SystemExit("chromium must be installed; on Debian `apt-get install chromium` brings it")
+    with tempfile.TemporaryDirectory() as name:
+        folder, rival = Path(name), Path(name) / "rival"
+        rival.mkdir()
+        try:
+            make_study(folder, trials)
+            command(("report", STUDY, "--to", "report"), folder)
+            sights = [*own_sights(folder), rival_sight(folder, server.find_or_start(rival).address)]
+            with sync_playwright() as playwright:
+                browser = playwright.chromium.launch(executable_path=executable, args=list(OPTIONS))
+                try:
+                    return look(browser, sights, turns)
+                finally:
+                    browser.close()
+        finally:
+            server.stop(folder / "home")
+            server.stop(rival)
+
+
+def look(browser: Browser, sights: Sequence[Sight], turns: int) -> dict[str, list[float]]:
+    """Open all pages in turn; the first round is not counted."""
+    rounds = [{sight.name: opened(browser, sight) for sight in sights} for _ in range(turns + 1)]
+    return {sight.name: [seconds[sight.name] for seconds in rounds[1:]] for sight in sights}
+
+
+def opened(browser: Browser, sight: Sight) -> float:
+    """Seconds until a page is there, in a browser that knows nothing yet."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    try:
+        page = context.new_page()
+        began = time.perf_counter()
+        page.goto(sight.address, wait_until="commit")
+        for text in sight.texts:
+            page.get_by_text(text).locator("visible=true").first.wait_for(timeout=PATIENCE_MS)
+        return time.perf_counter() - began
+    finally:
+        context.close()
+
+
+def own_sights(folder: Path) -> list[Sight]:
+    """The pages of the study that `make_study` ran there."""
+    found = server.find(folder / "home")
+    assert found is not None  # it mirrors the study
+    storage = Storage(f"sqlite:///{folder / 'home' / 'studies.db'}")
+    try:
+        facts = storage.known(STUDY)
+    finally:
+        storage.close()
+    experiment, run = parent_run(found.address, facts.uuid)
+    address = f"{found.address}/#/experiments/{experiment}/runs"
+    report = (folder / "report" / "report.html").as_uri()
+    return [
+        Sight("the study in MLflow, as `studies ui` opens it (its run and its trials)", address, (STUDY, "trial-")),
+        Sight("the study's run in MLflow (its story and its trials)", f"{address}/{run}", ("won, with", "trial-")),
+        Sight("report.html (its last picture's words)", report, (STUDY, "won, with")),
+    ]
+
+
+def parent_run(address: str, uuid: str) -> tuple[str, str]:
+    """Ids of a study's experiment and of its run."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(address)
+    for experiment in client.search_experiments():
+        if experiment.tags.get("dlcore.study") == uuid:
+            wanted = f"tags.`dlcore.name` = '{STUDY}'"
+            (run,) = client.search_runs([experiment.experiment_id], wanted)
+            return experiment.experiment_id, run.info.run_id
+    raise SystemExit(f"MLflow at {address} must have study {STUDY}, and has not")
+
+
+def rival_sight(folder: Path, address: str) -> Sight:
+    """The same runs, written there by MLflow's client, in an experiment with nothing else in it."""
+    storage = Storage(f"sqlite:///{folder / 'home' / 'studies.db'}")
+    try:
+        runs = [trial_run(storage.known(STUDY), trial) for trial in storage.records(STUDY, has_curves=True)]
+    finally:
+        storage.close()
+    said = [
+        {"name": r.name, "start_ms": r.start_ms, "status": r.status, "params": dict(r.params), "metrics": r.metrics}
+        for r in runs
+    ]
+    made = subprocess.run(
+        [sys.executable, "-c", CLIENT], input=json.dumps([address, said]), capture_output=True, text=True, check=True
+    )
+    page = f"{address}/#/experiments/{made.stdout.strip().splitlines()[-1]}/runs"
+    return Sight("the same runs logged by MLflow's client, side by side (its runs)", page, ("trial-",))
+
+
+if __name__ == "__main__":
+    main()
