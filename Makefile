@@ -75,6 +75,7 @@ bench: $(READY) ## the measured claims, beside what people do today
 	$(BIN)/python -m benchmarks.display
 	$(BIN)/python -m benchmarks.pace
 	$(BIN)/python -m benchmarks.report
+	$(BIN)/python -m benchmarks.pages
 	$(BIN)/python -m benchmarks.search_quality
 
 clean: ## remove what can be made again; studies, models and runs in mlruns/ stay

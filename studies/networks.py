@@ -4,6 +4,7 @@ What a network computes depends on the spec, its trial's number and its hyperpar
 With folds its curve is the mean over them, and the network itself is trained on all their rows; see `dlcore.folds`.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,7 +24,7 @@ from dlcore.folds import Folded, development_rows, fold_rows, form_folded_groups
 from dlcore.greedy import choose
 from dlcore.learnable import Held, Sampled, check_sample, check_val
 from dlcore.models import build_model, count_parameters, nudge
-from dlcore.packing import Member
+from dlcore.packing import Member, step_flops
 from dlcore.precision import check_precision
 from dlcore.rate_range import RateRange, measure_rates
 from dlcore.resampling import FEWEST_GROUPS, compare
@@ -139,6 +140,11 @@ class Networks:
     def count_parameters(self, hyperparameters: Mapping[str, Value]) -> int:
         """Weights and biases of the network that these hyperparameters describe; nothing is built."""
         return count_parameters(self._model_config(hyperparameters))
+
+    def epoch_flops(self, hyperparameters: Mapping[str, Value]) -> float:
+        """What an epoch of such a network takes, in arithmetic of the same time."""
+        size = train_config(self._spec, hyperparameters, self._objectives[0].metric).batch_size
+        return step_flops(self._model_config(hyperparameters), size) * math.ceil(self._n_rows / size)
 
     def retrain(self, record: TrialRecord, *, nudged: int | None = None) -> tuple[Epoch, ...]:
         """Train a recorded trial again, alone, with the reference loop, for as many epochs as it had.

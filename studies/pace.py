@@ -32,15 +32,15 @@ class Trained:
     """What a stored trial cost."""
 
     epochs: int
-    n_parameters: int
-    depth: int
+    weight: float
+    """Of its network: what an epoch of it is beside one of another network; see `weight`."""
     is_guide: bool
     """Whether it is of the best of its cohort: the next ones will be like it, if the sampler learns."""
 
-    @property
-    def weight(self) -> int:
-        """Of its network: what an epoch of it is beside one of another network."""
-        return self.n_parameters + LAYER * self.depth
+
+def weight(n_parameters: int, depth: int) -> float:
+    """What an epoch of a network is beside one of another network, from what is always known of it."""
+    return float(n_parameters + LAYER * depth)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,12 @@ class Pace:
         self._stored: list[_Stored] = []
         self._epochs = self._all_epochs = 0
         """Epochs heard of since trials were stored last, and before that."""
+        self._underway: Sequence[float] = ()
+        """Weights of the cohort that is being trained, where that is known."""
+
+    def began(self, weights: Sequence[float]) -> None:
+        """A cohort of networks of such weights is being trained."""
+        self._underway = tuple(weights)
 
     def epoch(self, now: float) -> None:
         """A trial finished an epoch."""
@@ -95,7 +101,7 @@ class Pace:
         epochs, work = sum(t.epochs for t in trials), sum(t.epochs * t.weight for t in trials)
         self._stored.append(_Stored(len(trials), epochs, work, len(guides), sum(guides), now))
         self._all_epochs += self._epochs
-        self._epochs = 0
+        self._epochs, self._underway = 0, ()
 
     def left(self, n_left: int, now: float) -> float | None:
         """Seconds until `n_left` more trials are stored; None where nothing is known yet."""
@@ -109,19 +115,42 @@ class Pace:
             return spent / share * n_left / self._cohort - spent
         # Of epochs that are told now and then only, as by workers, a cohort has fewer than it trains.
         heard = self._all_epochs / sum(c.n_trials for c in self._stored) * self._cohort
-        underway = min(1.0, self._epochs / heard) if heard else 0.0
-        return self._each() * max(0.0, n_left - underway * min(self._cohort, n_left))
+        share = min(1.0, self._epochs / heard) if heard else 0.0
+        n_underway = min(n_left, len(self._underway) or self._cohort)
+        each = self._each(sum(self._underway) / len(self._underway)) if self._underway else self._each()
+        return each * n_underway * (1 - share) + self._each() * (n_left - n_underway)
 
-    def _each(self) -> float:
-        """Seconds that one more trial takes: the median of what the later cohorts say, of two the lower."""
+    def together(self, weights: Sequence[float], epochs: float) -> float | None:
+        """Seconds that networks of such weights train together for so many epochs; None where nothing is known yet."""
+        if not self._stored or not weights:
+            return None if weights else 0.0
+        return len(weights) * self._priced(epochs * sum(weights) / len(weights))
+
+    def cohort_s(self) -> float:
+        """Seconds of a whole cohort; 0 where nothing is known yet."""
+        return self._cohort * self._each() if self._stored else 0.0
+
+    def _each(self, weight: float | None = None) -> float:
+        """Seconds that one more trial takes, of a network of that weight or like the guides."""
+        later = self._stored[len(self._stored) // 2 :]
+        n_guides = sum(c.n_guides for c in later)
+        if weight is None and self._is_guided and n_guides:
+            weight = sum(c.weight for c in later) / n_guides
+        if weight is None:
+            return self._priced(None)
+        return self._priced(weight * sum(c.epochs for c in later) / sum(c.n_trials for c in later))
+
+    def _priced(self, work: float | None) -> float:
+        """Seconds of a trial of so much work: the median of what the later cohorts say, of two the lower.
+
+        Args:
+            work: Epochs times weight; None is a trial like those that were trained.
+        """
         half = len(self._stored) // 2
         later = self._stored[half:]
         since = [self._stored[half - 1].at if half else self._start + self._pause, *(c.at for c in later)]
         seconds = [(c.at - then) / c.n_trials for then, c in zip(since, later, strict=False)]
-        n_guides = sum(c.n_guides for c in later)
-        if not (self._is_guided and n_guides and all(c.work for c in later)):
+        if work is None or not all(c.work for c in later):
             return median_low(seconds)
-        epochs = sum(c.epochs for c in later) / sum(c.n_trials for c in later)
-        work = epochs * sum(c.weight for c in later) / n_guides
         ratios = [work / (c.work / c.n_trials) for c in later]
         return median_low([s * pow(ratio, _GROWTH) for s, ratio in zip(seconds, ratios, strict=True)])

@@ -14,6 +14,7 @@ from pathlib import Path
 from dlcore.data import DataSplits, load_splits
 from dlcore.tasks import curve_metric
 from studies import best, contest, mirroring
+from studies.closing import Closing, calibrate
 from studies.cohort import Trainer
 from studies.crew import Crew
 from studies.display import Display
@@ -27,7 +28,7 @@ from studies.records import FINISHED_STATES, EpochDone, EpochRecord, Objective, 
 from studies.search import Search
 from studies.space import check_smallest
 from studies.spec import StudySpec, cohort_size, refuse_changes, resolved_objectives
-from studies.tally import Tally
+from studies.tally import Prospect, Tally, minutes
 from studies.tracking import Mirror
 from studies.view import study_page
 from studies.watcher import MirroringWatcher
@@ -117,6 +118,8 @@ class Run:
                 f'the data of study "{spec.study}" changed since it began ({self.splits.name}); '
                 "put the old file back, or give the spec another name"
             )
+        self._tally: Tally | None = None
+        """Of the search that this run made."""
         self.is_new = stored is None
         """Whether the home had no study of this name."""
 
@@ -226,17 +229,20 @@ class Run:
             numbers = ", ".join(map(str, search.released))
             self.display.note(f"trials {numbers} were cut off when the study was last stopped; they are trained again")
         before = sum(t.state in FINISHED_STATES for t in search.trials)
-        watcher = MirroringWatcher(self.display, mirror)
+        prospect = self._prospect(mirror, deadline)
+        tally = Tally(self.facts, self.spec.budget.trials, self.spec.training.epochs, search.trials, prospect)
+        watcher = MirroringWatcher(self.display, mirror, tally)
         watcher.mirror([t.number for t in search.trials if t.state in FINISHED_STATES])
-        epochs, budget = self.spec.training.epochs, self.spec.budget.trials
-        self.display.begin(Tally(self.facts, budget, epochs, search.trials, deadline=deadline))
+        self.display.begin(tally)
         try:
             if self.n_workers > 1:
                 is_done = self._lead(search, watcher, deadline)
             else:
                 is_done = train_all(search, self.storage, self.trainer, watcher, deadline)
         finally:
+            tally.searched()
             self.display.end()
+        self._tally = tally
         ended = self._why_spent(len(search.trials)) if is_done else _TIME_IS_UP
         n_new = sum(t.state in FINISHED_STATES for t in search.trials) - before
         if mirror is not None:
@@ -248,6 +254,23 @@ class Run:
                 f"another driver of this study mirrors it; `studies track {self.facts.name}` does so if it ends early"
             )
         return Outcome(self.facts, tuple(search.trials), n_new, time.monotonic() - started, export, ended, page)
+
+    def _prospect(self, mirror: Mirror | None, deadline: float | None) -> Prospect:
+        """What the time left is told from, beside the trials."""
+        final, splits = self.spec.final, self.splits
+        closing = Closing(
+            n_candidates=final.candidates,
+            n_seeds=final.seeds,
+            has_rivals=final.baselines and bool(len(splits.test.x)),
+            n_rows=len(splits.train.x),
+            n_columns=splits.n_features,
+            n_models=1 if splits.task == "binary" else splits.n_outputs,
+            is_mirrored=mirror is not None,
+            unit_s=calibrate(),
+        )
+        return Prospect(
+            deadline, self.trainer.epoch_flops, closing, lambda: mirror is None or mirror.address is not None
+        )
 
     def _lead(self, search: Search, watcher: MirroringWatcher, deadline: float | None) -> bool:
         """Let worker processes train, and tell what they do; returns whether nothing is left to train.
@@ -301,7 +324,7 @@ class Run:
             self.storage,
             self.facts,
             number,
-            lambda trials: contest.hold(trials, rules, self.trainer, self.display.note),
+            lambda trials: contest.hold(trials, rules, self.trainer, self._say),
         )
         trial = chosen.trial
         place = self.facts.name if chosen.final is not None else f"{self.facts.name}-trial-{trial.number}"
@@ -314,6 +337,11 @@ class Run:
         if export.warning:
             self.display.note(f"warning: {export.warning}")
         return export
+
+    def _say(self, line: str) -> None:
+        """Say what comes after the search, with the time left where that is known."""
+        left = None if self._tally is None or line.startswith("warning: ") else self._tally.seconds_left
+        self.display.note(line if left is None else f"{line}; {minutes(left)} left")
 
     def _finish(self, mirror: Mirror, export: best.Export) -> str | None:
         """Hand over the winner, and wait for the mirror while it moves; returns the page of the study in MLflow.

@@ -7,15 +7,45 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
 from typing import Any
 
+from studies.closing import FRESH, Closing
 from studies.figures import number
 from studies.halving import rungs
 from studies.hyperparameters import OVERFIT_FIRST
-from studies.pace import Pace, Trained
+from studies.pace import Pace, Trained, weight
 from studies.ranking import best_trial, ranking
-from studies.records import COMPLETE, FAIL, FINISHED_STATES, PRUNED, EpochDone, StudyFacts, TrialRecord, Value
+from studies.records import (
+    COMPLETE,
+    FAIL,
+    FINISHED_STATES,
+    PRUNED,
+    EpochDone,
+    StudyFacts,
+    Suggestion,
+    TrialRecord,
+    Value,
+)
 from studies.sections import LEARN
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What is known beforehand of the time that a command takes."""
+
+    deadline: float | None = None
+    """Of training, by the clock; None is no limit."""
+    weigh: Callable[[Mapping[str, Value]], float] | None = None
+    """What an epoch of a network takes beside one of another network."""
+    closing: Closing | None = None
+    """What comes after the search; None is nothing."""
+    is_up: Callable[[], bool] = lambda: True
+    """Whether the tracking server answers."""
+
+
+SEARCH_ALONE = Prospect()
 
 
 class Tally:
@@ -27,8 +57,8 @@ class Tally:
         n_trials: int | None,
         epochs: int,
         done: Sequence[TrialRecord],
+        prospect: Prospect = SEARCH_ALONE,
         *,
-        deadline: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begin with what earlier runs finished.
@@ -38,11 +68,11 @@ class Tally:
             n_trials: The budget; None where only time limits the study.
             epochs: Of a whole training.
             done: The study's trials so far.
-            deadline: By the clock; None is no limit.
+            prospect: What else is known.
             clock: Gives seconds; a recorded course has its own.
         """
         self.facts, self.n_trials, self.epochs = facts, n_trials, epochs
-        self._clock, self._deadline = clock, deadline
+        self._clock, self._prospect = clock, prospect
         self._started = clock()
         self.epoch: EpochDone | None = None
         self.n_done = self._n_before = 0
@@ -52,10 +82,24 @@ class Tally:
         self.best: TrialRecord | None = None
         self.path: list[float] = []
         """The best value after each trial, from the first one that trained to its end: a cut one is another thing."""
+        self._ended: float | None = None
+        """When the search ended."""
+        self._top: list[TrialRecord] = []
+        """Those that would enter the finals now."""
         self._count([t for t in done if t.state in FINISHED_STATES])
         self._n_before = self.n_done
         per_trial = epochs_per_trial(facts, epochs)
         self._pace = Pace(self._started, per_trial, facts.cohort_size, is_guided=is_guided(facts))
+
+    def add_cohort(self, suggestions: Sequence[Suggestion]) -> None:
+        """A cohort is being trained."""
+        weigh = self._prospect.weigh
+        if weigh is not None:
+            self._pace.began([weigh(s.hyperparameters) for s in suggestions])
+
+    def searched(self) -> None:
+        """The search is over."""
+        self._ended = self._clock()
 
     def add_epoch(self, event: EpochDone) -> None:
         """A trial finished an epoch."""
@@ -68,20 +112,21 @@ class Tally:
         self._pace.told(self.trained(trials), self._clock())
 
     def trained(self, trials: Sequence[TrialRecord]) -> list[Trained]:
-        """What the trials of a cohort cost, and which eighth of it was the best; depth is 1 where a spec has none."""
+        """What the trials of a cohort cost, and which eighth of it was the best."""
         whole = ranking([t for t in trials if t.state == COMPLETE], self.facts.objectives)
         guides = {t.number for t in whole[: max(1, len(trials) // 8)]}
+        return [Trained(self._epochs_of(t), self._weight(t), t.number in guides) for t in trials]
+
+    def _epochs_of(self, trial: TrialRecord) -> int:
         # Workers tell of trials without their curves.
-        last = {t.number: max(t.rungs, default=1) if t.state == PRUNED else self.epochs for t in trials}
-        return [
-            Trained(
-                len(t.curve) or last[t.number],
-                t.n_parameters,
-                int(t.hyperparameters.get("depth", 1)),
-                t.number in guides,
-            )
-            for t in trials
-        ]
+        last = max(trial.rungs, default=1) if trial.state == PRUNED else self.epochs
+        return len(trial.curve) or last
+
+    def _weight(self, trial: TrialRecord) -> float:
+        """Of its network; by its size where nobody knows better. Depth is 1 where a spec has none."""
+        if self._prospect.weigh is not None:
+            return self._prospect.weigh(trial.hyperparameters)
+        return weight(trial.n_parameters, int(trial.hyperparameters.get("depth", 1)))
 
     def _count(self, trials: Sequence[TrialRecord]) -> None:
         for trial in trials:
@@ -93,6 +138,10 @@ class Tally:
             self.best = best_trial(rivals, self.facts.objectives) or self.best
             if self.best is not None and self.best.value is not None and self.best.state == COMPLETE:
                 self.path.append(self.best.value)
+        if self._prospect.closing is not None:
+            whole = [t for t in trials if t.state == COMPLETE]
+            ranked = ranking([*self._top, *whole], self.facts.objectives)
+            self._top = ranked[: self._prospect.closing.n_candidates]
 
     @property
     def trials_per_s(self) -> float:
@@ -102,13 +151,33 @@ class Tally:
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the search ends, by the trials or by the deadline; None where nobody can know yet."""
-        now = self._clock()
+        """Until the command ends; None where nobody can know yet."""
+        now, deadline = self._clock(), self._prospect.deadline
+        if self._ended is not None:
+            closing = self._prospect.closing
+            whole = 0.0 if closing is None else self._closing_s(closing, self._ended - self._started)
+            return max(0.0, whole - (now - self._ended))
         left = None if self.n_trials is None else self._pace.left(max(0, self.n_trials - self.n_done), now)
-        if self._deadline is None:
+        if deadline is not None:
+            until = max(0.0, deadline - now)
+            left = until if left is None else min(left, until)
+        if left is None or self._prospect.closing is None:
             return left
-        until = max(0.0, self._deadline - now)
-        return until if left is None else min(left, until)
+        return left + self._closing_s(self._prospect.closing, left + now - self._started)
+
+    def _closing_s(self, closing: Closing, searched_s: float) -> float:
+        """Seconds from the end of the search to that of the command.
+
+        Args:
+            closing: What there is to do.
+            searched_s: Seconds that the search will have taken.
+        """
+        weights = [self._weight(t) for t in self._top for _ in range(closing.n_seeds)]
+        epochs = mean(map(self._epochs_of, self._top)) if self._top else 0.0
+        finals_s = FRESH * (self._pace.together(weights, epochs) or 0.0)
+        here_s = finals_s + closing.rivals_s() + closing.export_s() + self._pace.cohort_s()
+        n_trials = self.n_trials or self.n_done
+        return here_s + closing.mirror_s(n_trials, is_up=self._prospect.is_up(), waited_s=searched_s + here_s)
 
     def line(self) -> str:
         """Counts, best, rate and time left in one line."""

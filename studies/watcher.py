@@ -5,17 +5,21 @@ from collections.abc import Sequence
 from studies.display import Display
 from studies.records import EpochDone, TrialRecord
 from studies.search import Cohort
+from studies.tally import Tally
 from studies.tracking import Mirror
 
 
 class MirroringWatcher:
     """Shows and mirrors what is trained; see `studies.work.Watcher`."""
 
-    def __init__(self, display: Display, mirror: Mirror | None) -> None:
-        self._display, self._mirror = display, mirror
+    def __init__(self, display: Display, mirror: Mirror | None, tally: Tally | None = None) -> None:
+        """Tell a display and a mirror; a tally learns which cohort is being trained."""
+        self._display, self._mirror, self._tally = display, mirror, tally
 
     def began(self, cohort: Cohort) -> None:
         """A cohort is being trained."""
+        if self._tally is not None:
+            self._tally.add_cohort(cohort.suggestions)
         self.show(cohort.id, [s.number for s in cohort.suggestions])
 
     def show(self, cohort: int, numbers: Sequence[int]) -> None:

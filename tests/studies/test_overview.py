@@ -88,7 +88,10 @@ def test_the_page_of_a_study_is_where_its_server_listens_now(
     storage.store_mirror("wine", "http://127.0.0.1:5000", "7")
     monkeypatch.setenv("STUDIES_HOME", str(home.root))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it for its children, in this process too
-    for port, page in ((5003, "http://127.0.0.1:5003/#/experiments/7/runs?view"), (None, "`studies ui wine` starts its")):
+    for port, page in (
+        (5003, "http://127.0.0.1:5003/#/experiments/7/runs?view"),
+        (None, "`studies ui wine` starts its"),
+    ):
         found = None if port is None else server.Server(f"http://127.0.0.1:{port}", 1, port)
         monkeypatch.setattr(server, "find", lambda _home, found=found: found)
         overview.print_study("wine", as_json=False)

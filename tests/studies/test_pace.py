@@ -2,11 +2,11 @@
 
 import pytest
 
-from studies.pace import LAYER, Pace, Trained
+from studies.pace import LAYER, Pace, Trained, weight
 
 
 def alike(n: int, epochs: int = 1, n_parameters: int = 1_000, *, is_guide: bool = False) -> list[Trained]:
-    return [Trained(epochs, n_parameters, 1, is_guide)] * n
+    return [Trained(epochs, weight(n_parameters, 1), is_guide)] * n
 
 
 def test_nothing_is_known_before_some_epochs() -> None:
@@ -61,7 +61,7 @@ def test_a_cohort_that_others_slowed_down_does_not_count() -> None:
 
 
 def test_a_layer_weighs_something_however_narrow() -> None:
-    assert Trained(5, 1_000, 3, False).weight == 1_000 + 3 * LAYER
+    assert weight(1_000, 3) == 1_000 + 3 * LAYER
 
 
 def test_a_sampler_that_learns_goes_on_with_networks_like_the_best() -> None:
@@ -81,3 +81,21 @@ def test_trials_that_trained_for_nothing_do_no_harm() -> None:
     assert pace.left(4, 8.0) == pytest.approx(8.0)
     pace.told([], 9.0)
     assert pace.left(4, 9.0) == pytest.approx(8.0)
+
+
+def test_a_cohort_that_is_known_is_foretold_by_its_own_networks() -> None:
+    pace = Pace(0.0, 2, 10, is_guided=False)
+    pace.told(alike(10, 2), 10.0)
+    pace.began([16 * weight(1_000, 1)] * 10)
+    assert pace.left(20, 10.0) == pytest.approx(10 * 16**0.6 + 10)
+    pace.told(alike(10, 2), 20.0)  # nothing is known of the next one
+    assert pace.left(10, 20.0) == pytest.approx(10)
+
+
+def test_networks_that_are_trained_again_have_the_price_of_the_search() -> None:
+    pace = Pace(0.0, 2, 10)
+    assert pace.together([], 3) == 0 and pace.together([1.0], 3) is None and pace.cohort_s() == 0
+    pace.told(alike(10, 2), 10.0)
+    assert pace.together([weight(1_000, 1)] * 5, 2) == pytest.approx(5)
+    assert pace.together([weight(1_000, 1)] * 5, 8) == pytest.approx(5 * 4**0.6)
+    assert pace.cohort_s() == pytest.approx(10)

@@ -2,10 +2,14 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
+
 from studies import tally
+from studies.closing import FRESH, Closing
+from studies.pace import weight
 from studies.records import FAIL, PRUNED, WAITING, EpochDone, EpochRecord, Objective, StudyFacts, TrialRecord
 from studies.spec import spec_from_dict
-from studies.tally import Tally, format_value, hyperparameters_line, told_apart_by
+from studies.tally import Prospect, Tally, format_value, hyperparameters_line, told_apart_by
 
 EPOCH = EpochDone(4, EpochRecord(7, 0.5, 0.25, 0.875, 0.05, 1.0))
 Facts = Callable[..., StudyFacts]
@@ -37,7 +41,7 @@ def test_a_budget_without_a_number_of_trials_has_no_time_left_but_a_deadline(
     clock = Clock()
     for deadline, ending in ((None, "trials/s"), (160.0, "trials/s, 59 s left")):
         clock.now = 100.0
-        found = Tally(make_facts(), None, 40, [], deadline=deadline, clock=clock)
+        found = Tally(make_facts(), None, 40, [], Prospect(deadline), clock=clock)
         clock.now = 101.0
         found.add_trials([make_trial(0)])
         assert found.line().startswith("1 trials, ") and found.line().endswith(ending)
@@ -45,10 +49,36 @@ def test_a_budget_without_a_number_of_trials_has_no_time_left_but_a_deadline(
 
 def test_the_nearer_end_is_the_one_that_is_told(make_facts: Facts, make_trial: Make) -> None:
     clock = Clock()
-    found = Tally(make_facts(), 100, 40, [], deadline=103.0, clock=clock)
+    found = Tally(make_facts(), 100, 40, [], Prospect(103.0), clock=clock)
     clock.now = 101.0
     found.add_trials([make_trial(0)])
     assert found.seconds_left == 2.0
+
+
+def test_what_comes_after_the_search_is_told_with_it_and_grows_less_from_its_end_on(
+    make_facts: Facts, make_trial: Make
+) -> None:
+    clock, is_up = Clock(), [False]
+    closing = Closing(1, 5, False, 100, 10, 1, True, 0.001)
+    prospect = Prospect(weigh=lambda hyperparameters: 2.0, closing=closing, is_up=lambda: is_up[0])
+    found, alone = (Tally(make_facts(), 32, 40, [], p, clock=clock) for p in (prospect, Prospect()))
+    clock.now += 16
+    for one in (found, alone):
+        one.add_trials([make_trial(n, n / 16) for n in range(16)])
+    search_s, cold_s = alone.seconds_left, found.seconds_left
+    is_up[0] = True
+    whole_s = found.seconds_left
+    assert search_s == 16 and cold_s is not None and whole_s is not None
+    # Five networks as those of the search, a cohort of them for the export, and what is not training.
+    after_s = 5 * FRESH + 16 + closing.export_s() + closing.mirror_s(32, is_up=True, waited_s=0)
+    assert whole_s == pytest.approx(16 + after_s) and cold_s >= whole_s
+    clock.now += 16
+    found.add_trials([make_trial(n, n / 32) for n in range(16, 32)])
+    found.searched()
+    clock.now += 4
+    assert found.seconds_left == pytest.approx(after_s - 4)
+    clock.now += 1_000
+    assert found.seconds_left == 0
 
 
 def test_who_was_pruned_where_is_counted_by_rung(make_facts: Facts, make_trial: Make) -> None:
@@ -91,7 +121,7 @@ def test_the_best_eighth_of_a_cohort_guides_and_a_trial_without_its_curve_traine
     found = Tally(make_facts(), 32, 40, []).trained([replace(t, curve=()) for t in cohort])
     assert [n for n, t in enumerate(found) if t.is_guide] == [13, 14]
     assert (found[0].epochs, found[1].epochs) == (5, 40)
-    assert found[1].n_parameters == cohort[1].n_parameters
+    assert found[1].weight == weight(cohort[1].n_parameters, int(cohort[1].hyperparameters.get("depth", 1)))
 
 
 def test_long_times_are_minutes_and_longer_ones_hours() -> None:

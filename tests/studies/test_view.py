@@ -27,7 +27,9 @@ def test_the_trials_are_sorted_by_the_objective_and_have_its_columns(make_facts:
 def test_a_view_is_never_longer_than_a_tag_may_be(make_facts: Callable[..., StudyFacts]) -> None:
     facts = make_facts()
     space = {f"hyperparameter_{n}": 1 for n in range(1000)}
-    assert all(len(text) <= 5_000 for text in experiment_tags(replace(facts, spec={"search_space": space}), "p").values())
+    assert all(
+        len(text) <= 5_000 for text in experiment_tags(replace(facts, spec={"search_space": space}), "p").values()
+    )
 
 
 def test_the_pages_name_the_view_and_the_run() -> None:
