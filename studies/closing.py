@@ -1,8 +1,9 @@
 """How long a command goes on when its search is over: finals, rivals, export, MLflow. Numbers in, seconds out.
 
 Finals and export train networks at the price that the search has found. All else takes what it takes on any machine,
-in units of a small calibration: a loop of the interpreter, timed when the study begins. The constants were measured on
-two cores; see `benchmarks/pace.py`.
+in units of a small calibration: a loop of the interpreter, timed when the study begins. While a tracking server starts
+it takes cores from the training, so that what is learned then is no price for later: `Hindrance` counts the seconds
+that training alone would have had. The constants were measured on two cores; see `benchmarks/pace.py`.
 """
 
 import time
@@ -51,18 +52,56 @@ class Closing:
         """Seconds of an export, but for its training."""
         return self.unit_s * EXPORT
 
-    def mirror_s(self, n_trials: int, *, is_up: bool, waited_s: float) -> float:
-        """Seconds until MLflow has everything, from the export on.
+    def whole_s(self, training_s: float, n_trials: int, starting_s: float, slowdown: float) -> float:
+        """Seconds until everything is done, MLflow included.
 
         Args:
+            training_s: That training and rivals and export would take alone.
             n_trials: Of the study.
-            is_up: Whether the tracking server answers.
-            waited_s: How long ago it was started, at the export.
+            starting_s: In so many the tracking server will be up.
+            slowdown: How much longer everything takes until then.
         """
+        here_s = hindered(training_s, starting_s, slowdown)
         if not self.is_mirrored:
-            return 0.0
-        start = 0.0 if is_up else max(0.0, self.unit_s * (SERVER + MIRROR_TRIAL * n_trials) - waited_s)
-        return start + self.unit_s * MIRROR
+            return here_s
+        return max(here_s, starting_s) + self.unit_s * (MIRROR + MIRROR_TRIAL * n_trials)
+
+    def starting_s(self, waited_s: float) -> float:
+        """In how many seconds a tracking server that was started so long ago will be up."""
+        return max(0.0, self.unit_s * SERVER - waited_s) if self.is_mirrored else 0.0
+
+
+def hindered(seconds: float, starting_s: float, slowdown: float) -> float:
+    """What work takes that would take so many seconds alone, where other work goes on for a while.
+
+    Args:
+        seconds: Alone.
+        starting_s: How long the other work goes on.
+        slowdown: How much longer the work takes meanwhile: 1 is twice as long.
+    """
+    return min(seconds * (1 + slowdown), seconds + starting_s * slowdown / (1 + slowdown))
+
+
+class Hindrance:
+    """A clock that runs slower while a tracking server starts."""
+
+    def __init__(self, clock: Callable[[], float], is_up: Callable[[], bool], slowdown: float) -> None:
+        """Begin at what the clock shows.
+
+        Args:
+            clock: Gives seconds.
+            is_up: Whether the server answers.
+            slowdown: How much longer everything takes until then: 1 is twice as long.
+        """
+        self._clock, self._is_up, self._slowdown = clock, is_up, slowdown
+        self._at = self._counted = clock()
+
+    def __call__(self) -> float:
+        """Seconds that work has had."""
+        now = self._clock()
+        self._counted += (now - self._at) / (1.0 if self._is_up() else 1 + self._slowdown)
+        self._at = now
+        return self._counted
 
 
 def calibrate(clock: Callable[[], float] = time.perf_counter) -> float:

@@ -5,6 +5,7 @@ works in a thread of its own: nobody waits for the tracking server until everyth
 """
 
 import contextlib
+import os
 import shutil
 import time
 import uuid
@@ -268,9 +269,12 @@ class Run:
             is_mirrored=mirror is not None,
             unit_s=calibrate(),
         )
-        return Prospect(
-            deadline, self.trainer.epoch_flops, closing, lambda: mirror is None or mirror.address is not None
-        )
+        slowdown = 2 / (os.cpu_count() or 1) if self.trainer.device.type == "cpu" else 0.0
+
+        def is_up() -> bool:
+            return mirror is None or mirror.address is not None
+
+        return Prospect(deadline, self.trainer.epoch_flops, closing, is_up, slowdown)
 
     def _lead(self, search: Search, watcher: MirroringWatcher, deadline: float | None) -> bool:
         """Let worker processes train, and tell what they do; returns whether nothing is left to train.

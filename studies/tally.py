@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
-from studies.closing import FRESH, Closing
+from studies.closing import FRESH, Closing, Hindrance
 from studies.figures import number
 from studies.halving import rungs
 from studies.hyperparameters import OVERFIT_FIRST
@@ -43,6 +43,8 @@ class Prospect:
     """What comes after the search; None is nothing."""
     is_up: Callable[[], bool] = lambda: True
     """Whether the tracking server answers."""
+    slowdown: float = 0.0
+    """How much longer everything takes until then; see `Hindrance`."""
 
 
 SEARCH_ALONE = Prospect()
@@ -89,7 +91,8 @@ class Tally:
         self._count([t for t in done if t.state in FINISHED_STATES])
         self._n_before = self.n_done
         per_trial = epochs_per_trial(facts, epochs)
-        self._pace = Pace(self._started, per_trial, facts.cohort_size, is_guided=is_guided(facts))
+        self._alone = Hindrance(clock, prospect.is_up, prospect.slowdown)
+        self._pace = Pace(self._alone(), per_trial, facts.cohort_size, is_guided=is_guided(facts))
 
     def add_cohort(self, suggestions: Sequence[Suggestion]) -> None:
         """A cohort is being trained."""
@@ -104,12 +107,12 @@ class Tally:
     def add_epoch(self, event: EpochDone) -> None:
         """A trial finished an epoch."""
         self.epoch = event
-        self._pace.epoch(self._clock())
+        self._pace.epoch(self._alone())
 
     def add_trials(self, trials: Sequence[TrialRecord]) -> None:
         """A cohort's results."""
         self._count(trials)
-        self._pace.told(self.trained(trials), self._clock())
+        self._pace.told(self.trained(trials), self._alone())
 
     def trained(self, trials: Sequence[TrialRecord]) -> list[Trained]:
         """What the trials of a cohort cost, and which eighth of it was the best."""
@@ -152,32 +155,32 @@ class Tally:
     @property
     def seconds_left(self) -> float | None:
         """Until the command ends; None where nobody can know yet."""
-        now, deadline = self._clock(), self._prospect.deadline
+        now, closing = self._clock(), self._prospect.closing
         if self._ended is not None:
-            closing = self._prospect.closing
-            whole = 0.0 if closing is None else self._closing_s(closing, self._ended - self._started)
+            whole = 0.0 if closing is None else self._with_closing(closing, 0.0, self._ended)
             return max(0.0, whole - (now - self._ended))
-        left = None if self.n_trials is None else self._pace.left(max(0, self.n_trials - self.n_done), now)
-        if deadline is not None:
-            until = max(0.0, deadline - now)
+        left = None if self.n_trials is None else self._pace.left(max(0, self.n_trials - self.n_done), self._alone())
+        if self._prospect.deadline is not None:
+            until = max(0.0, self._prospect.deadline - now)
             left = until if left is None else min(left, until)
-        if left is None or self._prospect.closing is None:
+        if left is None or closing is None:
             return left
-        return left + self._closing_s(self._prospect.closing, left + now - self._started)
+        return self._with_closing(closing, left, now)
 
-    def _closing_s(self, closing: Closing, searched_s: float) -> float:
-        """Seconds from the end of the search to that of the command.
+    def _with_closing(self, closing: Closing, search_s: float, now: float) -> float:
+        """Seconds until the command ends.
 
         Args:
-            closing: What there is to do.
-            searched_s: Seconds that the search will have taken.
+            closing: What there is to do after the search.
+            search_s: Seconds that the search would still take alone.
+            now: By the clock.
         """
         weights = [self._weight(t) for t in self._top for _ in range(closing.n_seeds)]
         epochs = mean(map(self._epochs_of, self._top)) if self._top else 0.0
         finals_s = FRESH * (self._pace.together(weights, epochs) or 0.0)
-        here_s = finals_s + closing.rivals_s() + closing.export_s() + self._pace.cohort_s()
-        n_trials = self.n_trials or self.n_done
-        return here_s + closing.mirror_s(n_trials, is_up=self._prospect.is_up(), waited_s=searched_s + here_s)
+        training_s = search_s + finals_s + closing.rivals_s() + closing.export_s() + self._pace.cohort_s()
+        starting_s = 0.0 if self._prospect.is_up() else closing.starting_s(now - self._started)
+        return closing.whole_s(training_s, self.n_trials or self.n_done, starting_s, self._prospect.slowdown)
 
     def line(self) -> str:
         """Counts, best, rate and time left in one line."""

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from studies.closing import Closing, calibrate
+from studies.closing import Closing, Hindrance, calibrate, hindered
 
 CLOSING = Closing(4, 5, True, 1_000, 64, 10, True, 0.01)
 
@@ -18,17 +18,31 @@ def test_all_of_it_takes_twice_as_long_where_the_interpreter_does() -> None:
     slow = replace(CLOSING, unit_s=0.02)
     assert slow.rivals_s() == pytest.approx(2 * CLOSING.rivals_s())
     assert slow.export_s() == pytest.approx(2 * CLOSING.export_s())
-    assert slow.mirror_s(100, is_up=True, waited_s=0) == pytest.approx(
-        2 * CLOSING.mirror_s(100, is_up=True, waited_s=0)
-    )
+    assert slow.whole_s(0, 100, 0, 1) == pytest.approx(2 * CLOSING.whole_s(0, 100, 0, 1))
+    assert slow.starting_s(0) == pytest.approx(2 * CLOSING.starting_s(0))
 
 
 def test_a_server_that_starts_is_waited_for_as_long_as_it_still_takes() -> None:
-    up = CLOSING.mirror_s(100, is_up=True, waited_s=0)
-    cold, later = (CLOSING.mirror_s(100, is_up=False, waited_s=waited) for waited in (0.0, 1.0))
-    assert cold > later > up and cold - later == pytest.approx(1.0)
-    assert CLOSING.mirror_s(100, is_up=False, waited_s=10_000) == up
-    assert replace(CLOSING, is_mirrored=False).mirror_s(100, is_up=False, waited_s=0) == 0
+    up = CLOSING.whole_s(5, 100, 0, 0)
+    assert up > 5 and CLOSING.whole_s(5, 100, 8, 0) == up + 3 and CLOSING.whole_s(5, 100, 4, 0) == up
+    assert CLOSING.starting_s(0) - CLOSING.starting_s(1) == pytest.approx(1) and CLOSING.starting_s(10_000) == 0
+    unseen = replace(CLOSING, is_mirrored=False)
+    assert unseen.whole_s(5, 100, 0, 0) == 5 and unseen.starting_s(0) == 0
+
+
+def test_work_beside_a_server_that_starts_takes_longer_until_it_is_up() -> None:
+    assert [hindered(seconds, 10, 1) for seconds in (2, 5, 8)] == [4, 10, 13]
+    assert hindered(8, 10, 0) == hindered(8, 0, 1) == 8
+
+
+def test_the_seconds_that_work_has_had_are_fewer_while_a_server_starts() -> None:
+    now, is_up = [10.0], [False]
+    clock = Hindrance(lambda: now[0], lambda: is_up[0], 1.0)
+    now[0] = 14.0
+    assert clock() == 12
+    is_up[0] = True
+    now[0] = 15.0
+    assert clock() == 13
 
 
 def test_the_calibration_is_the_least_of_its_turns() -> None:

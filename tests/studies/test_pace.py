@@ -69,7 +69,7 @@ def test_a_sampler_that_learns_goes_on_with_networks_like_the_best() -> None:
     cohort = [*alike(9, 2, heavy), *alike(1, 2, light, is_guide=True)]  # 20 epochs of 184 layers' work in 184 s
     pace = Pace(0.0, 2, 10)
     pace.told(cohort, 184.0)
-    assert pace.left(10, 184.0) == pytest.approx(184 * (2 * 20 / 184) ** 0.6)
+    assert pace.left(10, 184.0) == pytest.approx(184 * (2 * 20 / 184) ** 0.7)
     pace = Pace(0.0, 2, 10, is_guided=False)
     pace.told(cohort, 184.0)
     assert pace.left(10, 184.0) == pytest.approx(184)
@@ -87,7 +87,7 @@ def test_a_cohort_that_is_known_is_foretold_by_its_own_networks() -> None:
     pace = Pace(0.0, 2, 10, is_guided=False)
     pace.told(alike(10, 2), 10.0)
     pace.began([16 * weight(1_000, 1)] * 10)
-    assert pace.left(20, 10.0) == pytest.approx(10 * 16**0.6 + 10)
+    assert pace.left(20, 10.0) == pytest.approx(10 * 16**0.7 + 10)
     pace.told(alike(10, 2), 20.0)  # nothing is known of the next one
     assert pace.left(10, 20.0) == pytest.approx(10)
 
@@ -97,5 +97,5 @@ def test_networks_that_are_trained_again_have_the_price_of_the_search() -> None:
     assert pace.together([], 3) == 0 and pace.together([1.0], 3) is None and pace.cohort_s() == 0
     pace.told(alike(10, 2), 10.0)
     assert pace.together([weight(1_000, 1)] * 5, 2) == pytest.approx(5)
-    assert pace.together([weight(1_000, 1)] * 5, 8) == pytest.approx(5 * 4**0.6)
+    assert pace.together([weight(1_000, 1)] * 5, 8) == pytest.approx(5 * 4**0.7)
     assert pace.cohort_s() == pytest.approx(10)

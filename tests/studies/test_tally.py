@@ -70,7 +70,7 @@ def test_what_comes_after_the_search_is_told_with_it_and_grows_less_from_its_end
     whole_s = found.seconds_left
     assert search_s == 16 and cold_s is not None and whole_s is not None
     # Five networks as those of the search, a cohort of them for the export, and what is not training.
-    after_s = 5 * FRESH + 16 + closing.export_s() + closing.mirror_s(32, is_up=True, waited_s=0)
+    after_s = 5 * FRESH + 16 + closing.export_s() + closing.whole_s(0, 32, 0, 0)
     assert whole_s == pytest.approx(16 + after_s) and cold_s >= whole_s
     clock.now += 16
     found.add_trials([make_trial(n, n / 32) for n in range(16, 32)])
