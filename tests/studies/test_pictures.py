@@ -1,6 +1,7 @@
 """What is drawn equals what the database holds, and what cannot be drawn says why."""
 
 import dataclasses
+import itertools
 import math
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -46,6 +47,20 @@ def test_the_dots_are_the_values_in_the_database(own: Material, finished_home: H
         assert sorted(dots) == sorted(rows(finished_home, query)), state
     best = rows(finished_home, "SELECT max(value) FROM dlcore_trials WHERE state = 'COMPLETE'")
     assert [(found.best[-1][1],)] == best
+
+
+def test_over_seconds_the_trials_stand_at_their_ends_less_pauses(own: Material) -> None:
+    found = pictures.progress(own, "seconds")
+    assert not isinstance(found, str)
+    ends = {t.number: t.finished_at or math.nan for t in own.trials}
+    ordered = sorted((t for t in own.trials if t.value is not None), key=lambda t: (ends[t.number], t.number))
+    whole = sorted((ends[t.number], t.value or 0.0) for t in ordered if t.state == COMPLETE)
+    assert [value for _, value in sorted(found.complete)] == [value for _, value in whole]
+    at = sorted(x for x, _ in (*found.complete, *found.pruned))
+    gaps = [ends[b.number] - ends[a.number] for a, b in itertools.pairwise(ordered)]
+    # Time between cohorts may be left out, and none is added.
+    assert all(-1e-6 <= b - a <= gap + 1e-6 for (a, b), gap in zip(itertools.pairwise(at), gaps, strict=True))
+    assert found.end == max(at)
 
 
 def test_the_curves_are_the_losses_in_the_database(own: Material, finished_home: Home) -> None:
