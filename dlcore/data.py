@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -97,21 +98,22 @@ class DataSplits:
         config = replace(self.preprocessing, scaling=scaling)
         fitted = fit_preprocessor(self.train.x, self.train.y, self.task, config)
         prepared = replace(self, preprocessor=fitted, preprocessing=config)
-        _check_learnable(prepared)
+        check_learnable(prepared)
         return prepared
 
 
-def load_splits(config: DataConfig, seed: int) -> DataSplits:
+def load_splits(config: DataConfig, seed: int, known: Mapping[str, str] | None = None) -> DataSplits:
     """Read a table and make it ready to learn from.
 
     Args:
         config: which table, which target, how much for val and test.
         seed: the study's seed: the same seed gives the same split.
+        known: see `dlcore.tables.read_table`.
 
     Raises:
         DataError: the table, its target or its size does not allow it; one sentence says why.
     """
-    return split_table(read_table(config), config, seed)
+    return split_table(read_table(config, known), config, seed)
 
 
 def split_table(table: Table, config: DataConfig, seed: int) -> DataSplits:
@@ -154,7 +156,7 @@ def split_table(table: Table, config: DataConfig, seed: int) -> DataSplits:
         findings=table.findings,
         folds=divided.folds,
     )
-    _check_learnable(splits)
+    check_learnable(splits)
     return splits
 
 
@@ -178,7 +180,7 @@ def _unmet_classes(targets: Targets, in_train: NDArray[np.int64]) -> tuple[str, 
     return (f"train has no row of {named}: a class that is not learned is never answered",)
 
 
-def _check_learnable(splits: DataSplits) -> None:
+def check_learnable(splits: DataSplits) -> None:
     """Refuse what standardising on train cannot make into float32 numbers to learn from."""
     fitted = splits.preprocessor
     is_regression = splits.task == "regression"

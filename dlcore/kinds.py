@@ -36,6 +36,8 @@ class Settled:
     finding: Finding
     is_by_hand: bool
     """A person said its kind."""
+    kind: str
+    """What its cells hold, which the kind of a column that is left out does not say."""
 
 
 def settle(
@@ -64,11 +66,12 @@ def settle(
             if is_strict and wanted == "numeric":
                 _refuse_text(raw.name, table, (codes, texts), found[0])
     column, why = found
+    kind = column.kind
     if column.kind in NUMBER_KINDS and column.kind != "boolean":
         _refuse_infinite(column, table)
     if wanted is None:
         column, why = _left_out(column, why)
-    return Settled(column, _finding(column, why), wanted is not None)
+    return Settled(column, _finding(column, why), wanted is not None, kind)
 
 
 _Found = tuple[Column, str]
@@ -260,6 +263,26 @@ def _example(column: Column, value: float) -> str:
     if column.kind == "date" and _FIRST_S <= value <= _LAST_S:
         return datetime.fromtimestamp(value, UTC).isoformat(sep=" ").removesuffix("+00:00").removesuffix(" 00:00:00")
     return f"{value:.10g}"
+
+
+def as_known(settled: Settled, kind: str) -> Settled:
+    """A column that another table has too, as it is there, where its cells allow it; else as it was found.
+
+    Few rows may hide what a column is: numbers that are all 0 or 1 here, or all equal. What a person said stays.
+    """
+    if settled.is_by_hand or settled.column.kind == kind:
+        return settled
+    is_wider = kind == "numeric" and settled.kind == "boolean"
+    if not (settled.kind == kind or is_wider or (kind == "boolean" and _is_truth(settled))):
+        return settled
+    column, finding = replace(settled.column, kind=kind), replace(settled.finding, kind=kind, why="")
+    return replace(settled, column=column, finding=finding)
+
+
+def _is_truth(settled: Settled) -> bool:
+    """Whether a column of numbers holds 0 and 1 alone."""
+    values = settled.column.values
+    return settled.kind == "numeric" and bool((np.isnan(values) | np.isin(values, (0.0, 1.0))).all())
 
 
 def keep_last_resort(settled: Sequence[Settled]) -> list[Settled]:

@@ -40,6 +40,8 @@ class Preprocessor:
     """Its standard deviation; 1 for a constant target."""
     target_transform: TargetTransform | None = None
     """What is done to the targets of a regression before they are standardised."""
+    kept: tuple[str, ...] = ()
+    """Columns whose encoders were fitted on another table, and stay as they are; see `dlcore.transfer`."""
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -83,7 +85,7 @@ class Preprocessor:
             start, end = end, end + width
             if column.kind != encoder.kind:
                 raise DataError(f"column {column.name!r} must be {encoder.kind}; it is {column.kind}")
-            if y is not None and isinstance(encoder, MeanEncoder):
+            if y is not None and isinstance(encoder, MeanEncoder) and encoder.name not in self.kept:
                 targets = self._learned_targets(y, len(encoder.target_names)) if targets is None else targets
                 encoded[:, start:end] = encoder.encode_training(column, targets)
             else:
@@ -107,10 +109,10 @@ class Preprocessor:
             y: Their targets, as given to `fit_preprocessor`.
             config: As given to `fit_preprocessor`.
         """
-        means = [encoder for encoder in self.encoders if isinstance(encoder, MeanEncoder)]
+        means = [own for own in self.encoders if isinstance(own, MeanEncoder) and own.name not in self.kept]
         targets = self._learned_targets(y, len(means[0].target_names)) if means else np.empty((len(features), 0))
         fitted = [
-            refit_encoder(encoder, column, targets, config)
+            encoder if encoder.name in self.kept else refit_encoder(encoder, column, targets, config)
             for encoder, column in zip(self.encoders, features.columns, strict=True)
         ]
         return dataclasses.replace(self, encoders=tuple(fitted))
@@ -141,6 +143,7 @@ class Preprocessor:
             "target_mean": list(self.target_mean),
             "target_scale": list(self.target_scale),
             "target_transform": None if transform is None else transform.to_dict(),
+            **({"kept": list(self.kept)} if self.kept else {}),
         }
 
     @classmethod
@@ -150,7 +153,7 @@ class Preprocessor:
         Raises:
             DataError: a part is missing, or is something else.
         """
-        names = [field.name for field in dataclasses.fields(cls)]
+        names = [field.name for field in dataclasses.fields(cls) if field.name != "kept"]
         missing = [name for name in names if name not in stored]
         if missing:
             raise DataError(f"stored preprocessing must have {', '.join(names)}; {', '.join(missing)} missing")
@@ -162,6 +165,7 @@ class Preprocessor:
                 mean,
                 scale,
                 None if transform is None else TargetTransform.from_dict(transform),
+                _frozen(stored.get("kept", ())),  # type: ignore[arg-type]
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"stored preprocessing must be as it was written; {error!r}") from error

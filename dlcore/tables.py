@@ -21,7 +21,7 @@ from dlcore.csvfile import open_csv
 from dlcore.errors import DataError
 from dlcore.frames import frame_columns
 from dlcore.inputfile import PARQUET_MAGIC, did_you_mean, listed, open_input
-from dlcore.kinds import LEFT_OUT, keep_last_resort, left_out_note, settle
+from dlcore.kinds import LEFT_OUT, as_known, keep_last_resort, left_out_note, settle
 from dlcore.rawcolumns import RawTable, Select, read_csv_columns
 from dlcore.roles import Divider, divider_of, target_of
 
@@ -43,30 +43,34 @@ class Table:
     """What a person should know of the columns."""
 
 
-def read_table(config: DataConfig) -> Table:
+def read_table(config: DataConfig, known: Mapping[str, str] | None = None) -> Table:
     """The table that a config names, with its targets.
+
+    Args:
+        config: Which table, which target.
+        known: Column -> its kind in another table, which it has here too where its cells allow it.
 
     Raises:
         DataError: it cannot be read, or lacks what the config names.
     """
     if config.path is not None:
-        return _table(read_file(config.path, _selection(config, config.path)), config)
+        return _table(read_file(config.path, _selection(config, config.path)), config, known=known)
     if config.source is None:
         raise DataError("data must have a path or a source, or a frame beside it; got none of them")
     if config.source.startswith("openml:"):
-        return _read_openml(config.source, config)
+        return _read_openml(config.source, config, known)
     return _read_sklearn(config.source, config)
 
 
-def read_frame(frame: pd.DataFrame, config: DataConfig) -> Table:
-    """A DataFrame as a table; `config` names its target, and neither a path nor a source.
+def read_frame(frame: pd.DataFrame, config: DataConfig, known: Mapping[str, str] | None = None) -> Table:
+    """A DataFrame as a table; `config` names its target, and neither a path nor a source. `known`: see `read_table`.
 
     Raises:
         DataError: The frame lacks what the config names, or holds what is no table.
     """
     if config.path is not None or config.source is not None:
         raise DataError(f"with a frame, data must have neither path nor source; got {config.path or config.source!r}")
-    return _table(frame_columns(frame, "frame", "the frame", _selection(config, "the frame")), config)
+    return _table(frame_columns(frame, "frame", "the frame", _selection(config, "the frame")), config, known=known)
 
 
 def read_file(path: str, select: Select) -> RawTable:
@@ -178,7 +182,7 @@ def _read_sklearn(source: str, config: DataConfig) -> Table:
     return Table(name, Features.from_numbers([features[i] for i in kept], x), {"target": target})
 
 
-def _read_openml(source: str, config: DataConfig) -> Table:
+def _read_openml(source: str, config: DataConfig, known: Mapping[str, str] | None) -> Table:
     """A set of openml.org, by scikit-learn, which keeps a copy; its own target where the config names none."""
     number = source.removeprefix("openml:")
     if not (number.isascii() and number.isdigit() and len(number) < 10):
@@ -194,7 +198,7 @@ def _read_openml(source: str, config: DataConfig) -> Table:
     if not own:
         raise DataError(f"data.target must name the target column of {source}; it has none of its own")
     name = str(bunch.details.get("name", source)) if isinstance(bunch.get("details"), Mapping) else source
-    return _table(frame_columns(bunch.frame, name, source, _selection(config, source, own)), config, own)
+    return _table(frame_columns(bunch.frame, name, source, _selection(config, source, own)), config, own, known)
 
 
 def _require(header: Sequence[str], name: str, role: str, place: str) -> None:
@@ -233,7 +237,9 @@ def _selection(config: DataConfig, place: str, own: tuple[str, ...] = ()) -> Sel
     return select
 
 
-def _table(raw: RawTable, config: DataConfig, own: tuple[str, ...] = ()) -> Table:
+def _table(
+    raw: RawTable, config: DataConfig, own: tuple[str, ...] = (), known: Mapping[str, str] | None = None
+) -> Table:
     """Columns by their roles; every row has a target."""
     target_names, by = config.target or own, config.split.by
     if not len(raw.columns[0]):
@@ -243,6 +249,7 @@ def _table(raw: RawTable, config: DataConfig, own: tuple[str, ...] = ()) -> Tabl
     divider = None if by is None else divider_of(columns[by], raw, config.split, config.kinds.get(by))
     is_feature = {name: name not in target_names and (name != by or name in config.kinds) for name in columns}
     settled = {name: settle(columns[name], raw, config.kinds.get(name)) for name in columns if is_feature[name]}
+    settled |= {name: as_known(settled[name], kind) for name, kind in (known or {}).items() if name in settled}
     settled = dict(zip(settled, keep_last_resort(list(settled.values())), strict=True))
     features = _features([one.column for one in settled.values() if one.column.kind not in LEFT_OUT], raw)
     findings = {name: one.finding for name, one in settled.items()}

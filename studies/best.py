@@ -21,6 +21,7 @@ from studies.ranking import best_trial
 from studies.records import FINISHED_STATES, EpochRecord, Final, StudyFacts, TrialRecord, Winner
 from studies.replay import replay_trial
 from studies.spec import spec_from_dict
+from studies.transfer import facts_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,10 @@ def export(
         val_metrics, test_metrics, moved = _measured(members, target.final, trainer)
         warning = warning or moved
     manifest = _manifest(trial, facts, val_metrics, test_metrics) | {"final": plain(target.final)}
+    if trainer.transfer is not None:
+        source = trainer.transfer.source  # named, never placed: an export says nothing of the machine it was made on
+        named = {"from": source.name, "fingerprint": source.fingerprint}
+        manifest |= {"transfer": facts_of(trainer.transfer), "spec": {**facts.spec, "transfer": named}}
     final = target.final
     if final is not None:
         answers = trainer.answered(answering, "test") if test_metrics else None

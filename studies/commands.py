@@ -17,6 +17,7 @@ from studies.records import COMPLETE, FINISHED_STATES
 from studies.replay import replay_cohort, replay_trial
 from studies.runner import Outcome, Run
 from studies.spec import StudySpec, spec_from_dict
+from studies.starts import starts_line
 from studies.storage import Storage
 from studies.tally import hyperparameters_line, told_apart_by
 
@@ -125,6 +126,8 @@ def _print_summary(outcome: Outcome, display: Display) -> None:
         state = "" if trial.state == COMPLETE else f"{trial.state}  "
         chosen = hyperparameters_line(trial.hyperparameters, told_apart_by(trial, facts.spec))
         display.note(f"  trial {trial.number:>4}  {state}{values}  {chosen}")
+    if said := starts_line(outcome.trials, facts.objectives):
+        display.note(said)
     winner = outcome.export.winner
     display.note("")
     display.note(

@@ -14,6 +14,7 @@ from studies.runner import Run
 from studies.spec import StudySpec
 from studies.storage import Storage
 from studies.sweep_pictures import Race, race_sentence
+from studies.transfer import open_source, resolved
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ def compare(asked: Comparison) -> Path:
     display, home = open_display(), open_home()
     storage = Storage(home.database_url)
     spec = find_asked(asked.spec, storage)
+    spec = resolved(spec, open_source(spec))
     trials = asked.trials or spec.budget.trials
     if len(spec.objectives) > 1 or trials is None:
         raise UserError("samplers are compared by one objective and a budget of trials: give the spec such")

@@ -193,6 +193,8 @@ def _place(setting: Range, value: float) -> float:
 
 def _beyond(name: str, setting: Range, end: str) -> float | None:
     """A bolder end of a range; None where the hyperparameter can have none."""
+    if name == "n_frozen":
+        return None  # its ends are none at all, and all of the source's layers
     rule, low, high = RULES[name], float(setting.low), float(setting.high)
     if setting.log:
         found = low / 4 if end == "low" else high * 4
@@ -253,12 +255,14 @@ def _curves(case: Case) -> Iterator[Advice]:
         unused = [n for n in ("dropout", "weight_decay") if n not in case.spec.searched]
         ranges = {"dropout": "{ low = 0.0, high = 0.5 }", "weight_decay": "{ low = 1e-5, high = 0.1, log = true }"}
         more = [f"search_space.{name} = {ranges[name]}" for name in unused]
-        yield Advice("overfits", seen, " and ".join(more) or "more rows, or a smaller search.max_parameters")
+        smaller = "a smaller search.max_parameters" if case.spec.transfer is None else "a smaller source"
+        yield Advice("overfits", seen, " and ".join(more) or f"more rows, or {smaller}")
     elif common == UNSTABLE:
         yield Advice("unstable", seen, "a lower search_space.learning_rate.high, or training.clip_norm = 1.0")
     elif common == UNDERFITS:
         width = space.get("width")
-        wider = f"search_space.width.high = {4 * int(width.high)}" if isinstance(width, Range) else "a larger width"
+        larger = "a larger width" if case.spec.transfer is None else "a larger source"
+        wider = f"search_space.width.high = {4 * int(width.high)}" if isinstance(width, Range) else larger
         yield Advice("underfits", seen, f"{wider}, more epochs, or columns that say more about the target")
 
 

@@ -26,6 +26,7 @@ from studies.runner import Outcome, Run, Ways
 from studies.sampler import recorded_study
 from studies.sections import FRAME
 from studies.spec import StudySpec, spec_from_dict
+from studies.transfer import kinds_of, open_source, resolved
 
 
 class _Study(TableEstimator):
@@ -110,8 +111,9 @@ class _Study(TableEstimator):
     def _temporary(self, given: Given, display: Display) -> tuple[Run, Outcome]:
         """Nothing is left of it but this object."""
         spec = self._spec(given, "study", {"source": FRAME})
-        config = spec.data_config()
-        splits = split_table(read_frame(given.frame, config), config, spec.seed)
+        source = open_source(spec)
+        config = resolved(spec, source).data_config()
+        splits = split_table(read_frame(given.frame, config, kinds_of(source)), config, spec.seed)
         with tempfile.TemporaryDirectory(prefix="studies-") as root:
             ways = Ways(splits, is_mirrored=False, is_kept=False)
             run = Run(spec, Home(Path(root), "", None), MemoryStorage(), display, ways=ways)

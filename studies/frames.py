@@ -12,6 +12,7 @@ from studies.home import Home, open_home
 from studies.runner import Run, Ways
 from studies.spec import StudySpec
 from studies.storage import Storage
+from studies.transfer import kinds_of, open_source, resolved
 
 FOLDER = "frames"
 
@@ -46,8 +47,10 @@ def begin(spec: StudySpec, frame: pd.DataFrame, home: Home, display: Display, *,
     try:
         storable(frame).to_parquet(draft, index=False)
         draft.chmod(0o600)
+        source = open_source(spec)
+        spec = resolved(spec, source)
         config = spec.model_copy(update={"data": spec.data.model_copy(update={"path": str(draft)})}).data_config()
-        splits = load_splits(config, spec.seed)
+        splits = load_splits(config, spec.seed, kinds_of(source))
         run = Run(spec, home, Storage(home.database_url), display, ways=Ways(splits, is_mirrored=is_mirrored))
         if run.is_new or not final.is_file():
             draft.replace(final)

@@ -12,9 +12,10 @@ from decimal import Decimal
 from dlcore.config import (
     ACTIVATIONS,
     CLASS_WEIGHTS,
-    DRAWN_INITIALIZATIONS,
+    INITIALIZATIONS,
     NORMALIZATIONS,
     OPTIMIZERS,
+    PRETRAINED,
     SCALINGS,
     SCHEDULES,
 )
@@ -120,7 +121,9 @@ RULES: dict[str, Rule] = {
     "funnel": Rule("number", high=1, is_low_open=True),
     "activation": Rule("name", names=ACTIVATIONS),
     "slope": Rule("number", high=1, only_with=("activation", "leaky_relu")),
-    "initialization": Rule("name", names=DRAWN_INITIALIZATIONS),
+    "initialization": Rule("name", names=INITIALIZATIONS),
+    "n_frozen": Rule("integer", high=100, only_with=("initialization", PRETRAINED), idle=0),
+    "backbone_rate": Rule("number", high=1, is_low_open=True, only_with=("initialization", PRETRAINED), idle=1.0),
     "dropout": Rule("number", high=0.99),
     "normalization": Rule("name", names=NORMALIZATIONS, idle="none"),
     "optimizer": Rule("name", names=OPTIMIZERS),
@@ -140,6 +143,10 @@ RULES: dict[str, Rule] = {
 }
 """In the order in which they are suggested: one that decides whether another applies comes before it."""
 
+OF_SOURCE = ("depth", "width", "funnel", "activation", "slope", "normalization", "preprocess")
+"""Hyperparameters that are those of the source in a study with a [transfer]: what its weights were trained with."""
+OF_TRANSFER = ("initialization", "n_frozen", "backbone_rate")
+"""Hyperparameters that say how a trial starts from the source."""
 CURES = ("dropout", "normalization", "weight_decay", "noise", "mixup", "label_smoothing")
 """Hyperparameters that fight overfitting."""
 OVERFIT_FIRST = "overfit-first"
@@ -219,6 +226,22 @@ def with_cures(space: Mapping[str, Setting], given: Mapping[str, Value]) -> dict
         return dict(space)
     added = table_space(given)
     return dict(space) | {name: added[name] for name in ("dropout", "weight_decay") if name in added}
+
+
+def with_transfer(space: Mapping[str, Setting]) -> dict[str, Setting]:
+    """A default space without what the source decides."""
+    return {name: setting for name, setting in space.items() if name not in (*OF_SOURCE, "initialization")}
+
+
+def transfer_space(depth: int, *, is_grid: bool) -> dict[str, Setting]:
+    """What a study with a [transfer] searches of it, where its spec does not say.
+
+    Args:
+        depth: Hidden layers of the source.
+        is_grid: Whether ranges without end must be lists.
+    """
+    rates: Setting = (0.1, 1.0) if is_grid else Range(0.01, 1.0, log=True)
+    return {"initialization": (PRETRAINED, "default"), "n_frozen": Range(0, depth), "backbone_rate": rates}
 
 
 def plain(setting: Setting) -> object:

@@ -14,6 +14,7 @@ from studies.spec import resolved_objectives
 from studies.storage import Storage
 from studies.sweep_pictures import RatePicture, rate_sentence
 from studies.tally import hyperparameters_line
+from studies.transfer import fitted, kinds_of, open_source, resolved
 
 
 def measure(spec_or_study: str, folder: Path | None) -> Path:
@@ -29,8 +30,10 @@ def measure(spec_or_study: str, folder: Path | None) -> Path:
     display, home = open_display(), open_home()
     storage = Storage(home.database_url)
     spec = find_asked(spec_or_study, storage)
-    splits = load_splits(spec.data_config(), spec.seed)
-    trainer = Trainer(spec, resolved_objectives(spec, splits.task), splits)
+    source = open_source(spec)
+    spec = resolved(spec, source)
+    splits, transfer = fitted(load_splits(spec.data_config(), spec.seed, kinds_of(source)), source)
+    trainer = Trainer(spec, resolved_objectives(spec, splits.task), splits, transfer)
     own = shrink(middle(spec), spec, trainer.count_parameters)
     found = trainer.measure_rates(own)
     picture = RatePicture(

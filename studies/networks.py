@@ -32,6 +32,7 @@ from dlcore.rivals import train_rivals
 from dlcore.rows import Rows, TensorData
 from dlcore.seeding import derive_seed
 from dlcore.tasks import curve_metric
+from dlcore.transfer import Transfer
 from studies.counting import answered_classes, answered_values
 from studies.finals import leads, over_rows
 from studies.hyperparameters import choices
@@ -84,8 +85,20 @@ class Reading:
 class Networks:
     """What the trials of one study are made of."""
 
-    def __init__(self, spec: StudySpec, objectives: Sequence[Objective], splits: DataSplits) -> None:
+    def __init__(
+        self,
+        spec: StudySpec,
+        objectives: Sequence[Objective],
+        splits: DataSplits,
+        transfer: Transfer | None = None,
+    ) -> None:
         """Put the data on the device.
+
+        Args:
+            spec: Of the study, with what its source decides.
+            objectives: Of the study.
+            splits: The rows, as the source knows them.
+            transfer: The source, for these rows; None where no trial starts from one.
 
         Raises:
             dlcore.errors.DeviceError: The spec's device is not there, or cannot train in the spec's precision.
@@ -97,7 +110,8 @@ class Networks:
         check_precision(spec.training.precision, self.device)
         if spec.training.engine == "loop" and _is_narrow(spec):
             torch.set_num_threads(1)
-        self.splits = splits
+        self.splits, self.transfer = splits, transfer
+        self._backbone = None if transfer is None else transfer.backbone
         self._prepared = {name: splits.prepared(name) for name in spec.scalings}
         """Values of the hyperparameter `preprocess` -> the splits as its trials see them."""
         self._folds: tuple[Rows, ...] = ()
@@ -168,15 +182,15 @@ class Networks:
 
     def measure_rates(self, hyperparameters: Mapping[str, Value]) -> RateRange:
         """The learning-rate range test of a network of these hyperparameters; with folds on the rows of the first."""
-        return measure_rates(*self._to_learn(hyperparameters))
+        return measure_rates(*self._to_learn(hyperparameters), backbone=self._backbone)
 
     def check_sample(self, hyperparameters: Mapping[str, Value]) -> Sampled:
         """Whether a network of these hyperparameters can learn a few rows by heart."""
-        return check_sample(*self._to_learn(hyperparameters))
+        return check_sample(*self._to_learn(hyperparameters), backbone=self._backbone)
 
     def check_val(self, hyperparameters: Mapping[str, Value]) -> Held:
         """Whether what it learns of train holds on val; with folds of the first."""
-        return check_val(*self._to_learn(hyperparameters))
+        return check_val(*self._to_learn(hyperparameters), backbone=self._backbone)
 
     def _to_learn(
         self, hyperparameters: Mapping[str, Value]
@@ -322,7 +336,8 @@ class Networks:
             assert state.best is not None
             table = development_rows(self.splits_of(suggestion.hyperparameters), self.device)
             return refit(member, table, state.best.epoch, order_seed=self._order_seed)
-        model = build_model(member.model_config, member.seed, device=self.device, dtype=self._data.x_train.dtype)
+        dtype = self._data.x_train.dtype
+        model = build_model(member.model_config, member.seed, device=self.device, dtype=dtype, backbone=self._backbone)
         model.load_state_dict(dict(state.best_weights))
         return model
 
@@ -334,6 +349,7 @@ class Networks:
             self._model_config(suggestion.hyperparameters),
             train_config(self._spec, suggestion.hyperparameters, self._objectives[0].metric),
             derive_seed(self._spec.seed, "trial", suggestion.number),
+            backbone=self._backbone,
         )
 
     def _fresh_member(self, suggestion: Suggestion, index: int) -> Member:

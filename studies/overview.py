@@ -18,6 +18,7 @@ from studies.importance import importances
 from studies.ranking import best_trial, pareto_front, ranking
 from studies.records import FINISHED_STATES, StudyFacts, StudySummary, TrialRecord
 from studies.spec import spec_from_dict
+from studies.starts import starts, starts_line
 from studies.storage import Storage
 from studies.tally import hyperparameters_line, told_apart_by
 from studies.view import study_page
@@ -89,11 +90,12 @@ def study_as_json(home: Home, storage: Storage, study: str) -> dict[str, object]
     """How a study stands, for machines."""
     tracking_uri, experiment_id = storage.mirror(study)
     summary = summarize(storage, study)
-    trials = _trials_to_judge(storage, summary)
+    trials, source = _trials_to_judge(storage, summary), summary.facts.spec.get("transfer")
     return _as_json(summary) | {
         "state": state_of(home, storage, summary),
         "importances": _importances(summary.facts, trials),
         "gaps": _gaps(summary, trials),
+        **({} if source is None else {"source": source, "starts": starts(trials, summary.facts.objectives)}),
         "next": [asdict(a) for a in advise(summary.facts, trials, summary.winner)],
         "tracking_uri": None if tracking_uri is None else address_now(home, tracking_uri) or tracking_uri,
         "experiment_id": experiment_id,
@@ -214,10 +216,7 @@ def _trial_as_json(trial: TrialRecord, summary: StudySummary) -> dict[str, objec
 
 def _print_text(summary: StudySummary, trials: list[TrialRecord], state: str) -> None:
     facts = summary.facts
-    objectives = ", ".join(f"{o.direction} {o.metric}" for o in facts.objectives)
-    print(f"study   {facts.name}: {objectives} on {facts.data_name} ({facts.task})")
-    print(f"state   {state}{', the same command goes on' if state == 'stopped' else ''}")
-    print("trials  " + (", ".join(f"{n} {state}" for state, n in summary.states.items()) or "none yet"))
+    _print_head(summary, state)
     several = len(facts.objectives) > 1
     rows = list(summary.front) if several else ranking(trials, facts.objectives)
     if rows:
@@ -230,8 +229,9 @@ def _print_text(summary: StudySummary, trials: list[TrialRecord], state: str) ->
             f"  trial {trial.number:>4}  {trial.state:<8}  {values}  {trial.n_parameters:>9,} parameters  "
             f"{hyperparameters_line(trial.hyperparameters, told_apart_by(trial, facts.spec))}"
         )
-    if said := what_mattered(_importances(facts, trials)):
-        print(f"\n{said}")
+    said = (starts_line(trials, facts.objectives), what_mattered(_importances(facts, trials)))
+    for line in filter(None, said):
+        print(f"\n{line}")
     if failed := [t for t in trials if t.state == "FAIL"]:
         print(f"\n{len(failed)} failed, the last one (trial {failed[-1].number}): {failed[-1].reason}")
     if summary.winner is not None:
@@ -249,3 +249,14 @@ def _print_text(summary: StudySummary, trials: list[TrialRecord], state: str) ->
             print(f"  {advice.text}")
     if summary.winner is not None:
         print(f"\nexport  {summary.winner.export_dir}")
+
+
+def _print_head(summary: StudySummary, state: str) -> None:
+    """What the study looks for, where it starts, and how it stands."""
+    facts = summary.facts
+    objectives = ", ".join(f"{o.direction} {o.metric}" for o in facts.objectives)
+    print(f"study   {facts.name}: {objectives} on {facts.data_name} ({facts.task})")
+    if isinstance(source := facts.spec.get("transfer"), Mapping):
+        print(f"source  {source['from']}")
+    print(f"state   {state}{', the same command goes on' if state == 'stopped' else ''}")
+    print("trials  " + (", ".join(f"{n} {state}" for state, n in summary.states.items()) or "none yet"))

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from studies.hyperparameters import (
     FIXED,
+    OF_TRANSFER,
     RULES,
     Range,
     Rule,
@@ -129,6 +130,8 @@ def _value_of(rule: Rule) -> dict[str, Any]:
 def _fixed(name: str) -> str:
     if name == "learning_rate":
         return f"`{fixed_learning_rate('sgd')}`, `{fixed_learning_rate('adamw')}` with adamw"
+    if name in OF_TRANSFER[1:]:
+        return "searched where there is a [`[transfer]`](#transfer)"
     if name in FIXED:
         return f"`{json.dumps(FIXED[name])}`"
     return "as in [`[data]`](#data)" if name == "preprocess" else "as in [`[training]`](#training)"

@@ -28,9 +28,11 @@ from studies.recipe import prove
 from studies.records import FINISHED_STATES, EpochDone, EpochRecord, Objective, StudyFacts, TrialRecord
 from studies.search import Search
 from studies.space import check_smallest
-from studies.spec import StudySpec, cohort_size, refuse_changes, resolved_objectives
+from studies.spec import StudySpec, cohort_size, resolved_objectives
+from studies.spec_changes import refuse_changes
 from studies.tally import Prospect, Tally, minutes
 from studies.tracking import Mirror
+from studies.transfer import fitted, kinds_of, open_source, resolved, source_line
 from studies.view import study_page
 from studies.watcher import MirroringWatcher
 from studies.work import train_all
@@ -105,12 +107,14 @@ class Run:
         if (free := shutil.disk_usage(home.root).free) < _FREE_BYTES:
             raise UserError(f"{home.root} must have {_FREE_BYTES // 2**20} MB free; it has {free // 2**20} MB")
         stored = storage.facts(spec.study)
-        self.spec = spec
+        source = open_source(spec)
+        self.spec = spec = resolved(spec, source)
         if stored is not None:
             refuse_changes(stored, spec)
-        self.splits = ways.splits or load_splits(spec.data_config(), spec.seed)
+        splits = ways.splits or load_splits(spec.data_config(), spec.seed, kinds_of(source))
+        self.splits, self.transfer = fitted(splits, source)
         objectives = resolved_objectives(spec, self.splits.task)
-        self.trainer = Trainer(spec, objectives, self.splits)
+        self.trainer = Trainer(spec, objectives, self.splits, self.transfer)
         check_smallest(spec, self.trainer.count_parameters)
         self.trainer.check_objectives()
         self.facts = stored or self._new_facts(objectives)
@@ -145,6 +149,7 @@ class Run:
             f"home    {self.home.root}",
         ]
         columns = [f"        {line}" for line in column_table(splits.findings)]
+        columns += [] if self.transfer is None else [f"source  {source_line(self.transfer)}"]
         return "\n".join([*lines[:2], *columns, *lines[2:], *(f"note    {note}" for note in splits.notes)])
 
     def _precision(self) -> str:

@@ -33,6 +33,8 @@ STORY = "story.md"
 """The file of a report that becomes the description of the study's run."""
 SIGN = "<!-- told by studies -->"
 """The end of a story of ours: a description without it is somebody's own, and stays."""
+_MAY_CHANGE = ("budget", "transfer.from")
+"""Keys of a spec whose values may change while a study lives."""
 NOT_IN_KEYS = re.compile(r"[^\w\-.: ]", re.ASCII)  # MLflow takes "/", but then wants a normal path
 
 
@@ -207,13 +209,13 @@ def study_params(facts: StudyFacts) -> dict[str, str]:
     settled = {"objective": goals, "search.cohort": str(facts.cohort_size)}
     flat = {key: text for key, text in flattened(facts.spec).items() if text != "null"}
     flat = {key: text for key, text in flat.items() if not key.startswith("objective")} | settled
-    # The budget may be raised later, and a param can never change: it is a tag.
-    return {key: text for key, text in flat.items() if len(text) <= PARAM_LENGTH and not key.startswith("budget")}
+    # The budget may be raised later, and the source lie elsewhere, and a param can never change: they are tags.
+    return {key: text for key, text in flat.items() if len(text) <= PARAM_LENGTH and not key.startswith(_MAY_CHANGE)}
 
 
 def study_tags(facts: StudyFacts) -> dict[str, str]:
     """Tags of the study's parent run."""
-    budget = {key: text for key, text in flattened(facts.spec).items() if key.startswith("budget")}
+    budget = {key: text for key, text in flattened(facts.spec).items() if key.startswith(_MAY_CHANGE)}
     environment = {to_key(f"dlcore.{key}"): str(value) for key, value in facts.environment.items()}
     tags = {
         **environment,

@@ -231,6 +231,16 @@ class DataSection(Section):
     """Of the targets of a regression; measured and answered in their own unit all the same."""
 
 
+class TransferSection(Section):
+    """From which trained network trials may start."""
+
+    source: str = Field(alias="from", min_length=1)
+    """The folder of an export; from the spec's folder, else from the working one."""
+    fingerprint: str | None = None
+    """Of the export's weights and preprocessing, as the study stores it: one with another fingerprint is refused. Where
+    the spec does not say, that of the export that is there when the study begins."""
+
+
 class FinalSection(Section):
     """How the winner is found among the best trials, and what it is compared with."""
 

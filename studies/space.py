@@ -254,4 +254,6 @@ def train_config(spec: StudySpec, hyperparameters: Hyperparameters, objective_me
         mixup=float(values.get("mixup", 0.0)),
         label_smoothing=float(values.get("label_smoothing", 0.0)),
         class_weights=str(values.get("class_weights", "none")),
+        n_frozen=int(values.get("n_frozen", 0)),
+        backbone_rate=float(values.get("backbone_rate", 1.0)),
     )

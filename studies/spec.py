@@ -7,7 +7,6 @@ between keys in `studies.spec_rules`. Nothing here imports torch, Optuna or MLfl
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -16,7 +15,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from dlcore.config import DEFAULT_METRIC, LOWER_IS_BETTER, DataConfig, PreprocessConfig, SplitConfig, metrics_of
 from studies import spec_rules
-from studies.errors import SpecChanged, SpecError
+from studies.errors import SpecError
 from studies.hyperparameters import (
     FIXED,
     OVERFIT_FIRST,
@@ -30,10 +29,12 @@ from studies.hyperparameters import (
     plain,
     read_settings,
     table_space,
+    transfer_space,
     with_cures,
+    with_transfer,
 )
 from studies.mistakes import Mistake, from_pydantic, message, must_be_one_of, shown
-from studies.records import Objective, StudyFacts, Value
+from studies.records import Objective, Value
 from studies.sections import (
     FRAME,
     LEARN_FROM_COMPLETE_ONLY,
@@ -48,6 +49,7 @@ from studies.sections import (
     Section,
     SplitSection,
     Training,
+    TransferSection,
     one_of,
     study_name,
 )
@@ -69,6 +71,7 @@ class StudySpec(ObjectiveList):
     data: DataSection
     training: Training = Training()
     final: FinalSection = FinalSection()
+    transfer: TransferSection | None = None
     recipe: Annotated[str, one_of(RECIPES)] = "none"
     search_space: Mapping[str, Any]
     """Name -> `studies.hyperparameters.Setting`, in the order of `RULES`; the default space where the spec has none."""
@@ -138,8 +141,12 @@ class StudySpec(ObjectiveList):
         data["search_space"] = {name: plain(setting) for name, setting in self.search_space.items()}
         for name in self.search_space.keys() & data["training"].keys():
             del data["training"][name]  # the search space says it
-        if "preprocess" in self.search_space:
+        if "preprocess" in self.search_space or self.transfer is not None:
             del data["data"]["preprocess"]
+        if self.transfer is None:
+            del data["transfer"]
+        else:
+            data["training"].pop("normalization", None)
         return data
 
 
@@ -229,59 +236,6 @@ def cohort_size(spec: StudySpec) -> int:
     return min(default, spec_rules.MAX_GP_COHORT) if spec.search.sampler == "gp" else default
 
 
-def differences(stored: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What a spec would change in a stored study: `search_space.width.high: 256 -> 512`.
-
-    Args:
-        stored: `StudySpec.to_dict()` of the stored one.
-        new: Of the new one. Its budget may differ, and a cohort size that it does not set.
-    """
-    old, now = _flat(stored), _flat(new)
-    free = {"search.cohort"} if now.get("search.cohort") is None else set()
-    keys = [key for key in dict.fromkeys([*now, *old]) if not key.startswith("budget.") and key not in free]
-    return [
-        f"{key}: {_said(old, key)} -> {_said(now, key)}"
-        for key in keys
-        if old.get(key, _ABSENT) != now.get(key, _ABSENT)
-    ]
-
-
-def refuse_changes(stored: StudyFacts, spec: StudySpec) -> None:
-    """Refuse a spec that differs from that of the stored study of its name in more than its budget.
-
-    Raises:
-        SpecChanged: It does; the message lists what would change.
-    """
-    # A key that is younger than the study has its default there; an objective that is written down may be the task's
-    # default, which an earlier spec left out.
-    known = spec_from_dict(stored.spec, spec.study).to_dict()
-    old = {**known, "objective": [asdict(o) for o in stored.objectives]}
-    new = {**spec.to_dict(), "objective": [asdict(o) for o in resolved_objectives(spec, stored.task)]}
-    if changes := differences(old, new):
-        raise SpecChanged(
-            f'study "{spec.study}" is in the database with another spec; only its budget may change:\n'
-            + "\n".join(f"  {change}" for change in changes)
-            + "\nGive the new spec another name, or take the changes back."
-        )
-
-
-_ABSENT = object()
-
-
-def _said(flat: Mapping[str, Any], key: str) -> str:
-    return shown(flat[key]) if flat.get(key) is not None else "absent"
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
 _KNOWN_KEYS = {
     "": [field.alias or name for name, field in StudySpec.model_fields.items()],
     "objective": list(ObjectiveSection.model_fields),
@@ -291,6 +245,7 @@ _KNOWN_KEYS = {
     "data": list(DataSection.model_fields),
     "data.split": list(SplitSection.model_fields),
     "training": list(Training.model_fields),
+    "transfer": [field.alias or name for name, field in TransferSection.model_fields.items()],
     "final": list(FinalSection.model_fields),
 }
 
@@ -305,9 +260,11 @@ def _checked(raw: Mapping[str, Any], name_of_file: str, folder: Path | None) -> 
         data=_valid(DataSection, data, "data", found),
         training=(training := _valid(Training, raw.get("training", {}), "training", found)),
         final=_valid(FinalSection, raw.get("final", {}), "final", found),
+        transfer=_transfer(raw.get("transfer"), folder, found),
         space=_space(raw, training, found),
         given=frozenset(raw["search_space"]) if isinstance(raw.get("search_space"), Mapping) else None,
         recipe=raw.get("recipe"),
+        has_transfer=raw.get("transfer") is not None,
         objectives=_valid(ObjectiveList, {"objective": raw.get("objective")}, "", []),
     )
     # Stand-ins let the rest of the spec be read where a section is wrong; the spec is thrown away then.
@@ -317,6 +274,7 @@ def _checked(raw: Mapping[str, Any], name_of_file: str, folder: Path | None) -> 
         "data": parts.data or DataSection(),
         "training": parts.training or Training(),
         "final": parts.final or FinalSection(),
+        "transfer": parts.transfer,
         "search_space": parts.space,
     }
     spec = _valid(StudySpec, {**raw, **right}, "", found)
@@ -335,6 +293,20 @@ def _valid(model: type[_Model], raw: object, key: str, found: list[Mistake]) -> 
         return None
 
 
+def _transfer(raw: object, folder: Path | None, found: list[Mistake]) -> TransferSection | None:
+    """`[transfer]`, its folder as `[data]` has its path."""
+    if raw is None:
+        return None
+    given = raw.get("from") if isinstance(raw, Mapping) else None
+    if isinstance(raw, Mapping) and isinstance(given, str) and given:
+        places = [((folder or Path()) / given).absolute(), Path(given).absolute()]
+        place = next((place for place in places if place.is_dir()), None)
+        if place is None and folder is not None:
+            found.append(Mistake("transfer.from", f"must be the folder of an export; there is none at {shown(given)}"))
+        raw = {**raw, "from": str(place or places[-1])}
+    return _valid(TransferSection, raw, "transfer", found)
+
+
 def _space(raw: Mapping[str, Any], training: Training | None, found: list[Mistake]) -> dict[str, Setting]:
     """The settings that are right."""
     given = raw.get("search_space")
@@ -349,12 +321,16 @@ def _space(raw: Mapping[str, Any], training: Training | None, found: list[Mistak
         settings = table_space(chosen) if is_own else default_space(training.optimizer if training else "sgd")
         if raw.get("recipe") == OVERFIT_FIRST:
             settings = with_cures(settings, chosen)
+        if raw.get("transfer") is not None:
+            settings = with_transfer(settings)
     elif isinstance(given, Mapping):
         settings, mistakes = read_settings(given)
         found += mistakes
     else:
         settings = {}
         found.append(Mistake("search_space", f"must be a table; got {shown(given)}"))
+    if raw.get("transfer") is not None:
+        settings = {"initialization": transfer_space(0, is_grid=False)["initialization"]} | settings
     # One order for all: what a sampler proposes may depend on it.
     return {name: settings[name] for name in RULES if name in settings}
 

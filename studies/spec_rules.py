@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from dlcore.config import LOWER_IS_BETTER
+from dlcore.config import LOWER_IS_BETTER, PRETRAINED
 from studies.hyperparameters import (
     CURES,
     FIXED,
     MAX_GRID_RANGE,
+    OF_SOURCE,
+    OF_TRANSFER,
     OVERFIT_FIRST,
     RULES,
     Range,
@@ -21,7 +23,17 @@ from studies.hyperparameters import (
     n_choices,
 )
 from studies.mistakes import Mistake, shown
-from studies.sections import FRAME, Budget, DataSection, FinalSection, ObjectiveList, ObjectiveSection, Search, Training
+from studies.sections import (
+    FRAME,
+    Budget,
+    DataSection,
+    FinalSection,
+    ObjectiveList,
+    ObjectiveSection,
+    Search,
+    Training,
+    TransferSection,
+)
 
 MAX_GP_COHORT = 8
 """Asking a Gaussian process for a cohort grows with the cohort's square: 9 s for 48 asks on two cores."""
@@ -39,6 +51,8 @@ class Parts:
     data: DataSection | None
     training: Training | None
     final: FinalSection | None
+    transfer: TransferSection | None
+    """None too where the spec has none."""
     space: Mapping[str, Setting]
     """Its settings that are right."""
     given: frozenset[str] | None
@@ -46,6 +60,8 @@ class Parts:
     objectives: ObjectiveList | None
     recipe: object = None
     """As the spec gives it."""
+    has_transfer: bool = False
+    """Whether the spec has a [transfer], right or wrong."""
 
 
 def broken_rules(parts: Parts) -> list[Mistake]:
@@ -62,12 +78,14 @@ def broken_rules(parts: Parts) -> list[Mistake]:
     if parts.final is not None:
         found += _final_rules(parts.final, parts.data)
     if parts.given is not None:
-        found += _space_rules(parts.space, parts.given)
+        if not parts.has_transfer or parts.given >= set(OF_TRANSFER):  # else the rest of those is searched
+            found += _space_rules(parts.space, parts.given)
         if parts.training is not None:
             found += _space_and_training_rules(parts, parts.training)
         if parts.data is not None and "preprocess" in parts.given and "preprocess" in parts.data.model_fields_set:
             value = shown(parts.data.preprocess)
             found.append(Mistake("search_space.preprocess", f"is in [data] too, as {value}: leave one of them out"))
+    found += _transfer_rules(parts) if parts.has_transfer else _without_transfer_rules(parts)
     if parts.recipe == OVERFIT_FIRST:
         found += _recipe_rules(parts)
     if parts.search is not None and parts.search.sampler == "grid":
@@ -183,7 +201,8 @@ def _space_rules(space: Mapping[str, Setting], given: frozenset[str]) -> Iterato
 
 def _space_and_training_rules(parts: Parts, training: Training) -> Iterator[Mistake]:
     space, given = parts.space, parts.given or frozenset()
-    for name in [name for name in RULES if name in given]:
+    waiting = () if parts.has_transfer else OF_TRANSFER[1:]  # another rule speaks of them
+    for name in [name for name in RULES if name in given and name not in waiting]:
         if name in training.model_fields_set:
             value = shown(getattr(training, name))
             yield Mistake(f"search_space.{name}", f"is in [training] too, as {value}: leave one of them out")
@@ -209,6 +228,30 @@ def class_rules(space: Mapping[str, Setting], training: Training) -> Iterator[Mi
         if choices(setting) != (RULES[name].idle,):
             where = "search_space" if name in space else "training"
             yield Mistake(f"{where}.{name}", "has no meaning in a regression, which has no classes: leave it out")
+
+
+def _transfer_rules(parts: Parts) -> Iterator[Mistake]:
+    """What the source of a [transfer] decides, nobody else can."""
+    for name in [name for name in OF_SOURCE if name in parts.space and is_searched(parts.space[name])]:
+        yield Mistake(f"search_space.{name}", "is that of the source of [transfer]: leave it out")
+    for key, section, name in (("training", parts.training, "normalization"), ("data", parts.data, "preprocess")):
+        if section is not None and name in section.model_fields_set:
+            yield Mistake(f"{key}.{name}", "is that of the source of [transfer]: leave it out")
+    if PRETRAINED not in (choices(parts.space.get("initialization", PRETRAINED)) or ()):
+        text = f'must have "{PRETRAINED}" where there is a [transfer]: leave one of them out'
+        yield Mistake("search_space.initialization", text)
+    if parts.search is not None and parts.search.max_parameters is not None:
+        text = "has no meaning with [transfer]: all networks are as large as its source"
+        yield Mistake("search.max_parameters", text)
+
+
+def _without_transfer_rules(parts: Parts) -> Iterator[Mistake]:
+    names = [name for name in OF_TRANSFER[1:] if name in (parts.given or ())]
+    if PRETRAINED in (choices(parts.space.get("initialization", "default")) or ()):
+        names.insert(0, "initialization")
+    for name in names:
+        what = f'"{PRETRAINED}" needs' if name == "initialization" else "needs"
+        yield Mistake(f"search_space.{name}", f'{what} a [transfer]: from = "FOLDER", the export of a trained network')
 
 
 def _recipe_rules(parts: Parts) -> Iterator[Mistake]:

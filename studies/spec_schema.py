@@ -27,6 +27,7 @@ TABLES: dict[str, type[sections.Section]] = {
     "data": sections.DataSection,
     "data.split": sections.SplitSection,
     "training": sections.Training,
+    "transfer": sections.TransferSection,
     "final": sections.FinalSection,
 }
 _TOP = {
@@ -39,6 +40,7 @@ _TOP = {
     "search": "How hyperparameters are proposed, and who is stopped early.",
     "data": "Which table.",
     "training": "How every trial trains.",
+    "transfer": "From which trained network trials may start.",
     "final": "How the winner is found among the best trials.",
     "recipe": "`overfit-first`: prove on a few rows that the network can learn, then search the cures for overfitting, "
     "then the rest; `none` searches all at once.",
@@ -50,7 +52,10 @@ MEANINGS = {
     "funnel": "Width of each hidden layer divided by that of the layer before.",
     "activation": "Function behind each hidden layer.",
     "slope": "Slope of leaky_relu left of 0.",
-    "initialization": "From what the weights are drawn before training.",
+    "initialization": "From what the weights are drawn before training; `pretrained`: the hidden layers are those of "
+    "the source of `[transfer]`.",
+    "n_frozen": "First hidden layers that keep the source's weights: they are never updated.",
+    "backbone_rate": "Learning rate of the source's layers, divided by that of the head.",
     "dropout": "Share of hidden units that are left out of a training step.",
     "normalization": "Over what hidden units are standardised: the rows of a batch, the units of a layer, or nothing.",
     "optimizer": "Who updates the weights.",

@@ -2,11 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from dlcore.card import escaped, table
 from studies import finals
 from studies.records import Interval, Measured, StudyFacts, TrialRecord, Winner
+from studies.starts import starts_line
 
 
 def sections(winner: Winner, trials: Sequence[TrialRecord], facts: StudyFacts) -> dict[str, str]:
@@ -93,6 +95,9 @@ def _search(trials: Sequence[TrialRecord], facts: StudyFacts) -> str:
         ("split", _split(spec.get("data", {}))),
         ("searched", ", ".join(sorted({name for trial in trials for name in trial.searched}))),
     ]
+    if isinstance(source := spec.get("transfer"), Mapping):
+        rows.append(("source", f"{Path(source['from']).name}, fingerprint {source['fingerprint']}"))
+        rows.append(("starts", starts_line(trials, facts.objectives)))
     return table(("", ""), rows, most=400)
 
 

@@ -22,6 +22,7 @@ from studies.records import EpochDone, TrialRecord
 from studies.search import Cohort, Search
 from studies.spec import resolved_objectives, spec_from_dict
 from studies.storage import Storage
+from studies.transfer import fitted, kinds_of, open_source
 from studies.work import train_all
 
 _EPOCH_EVERY_S = 0.2
@@ -80,8 +81,9 @@ def _work(order: dict[str, object]) -> None:
     facts = storage.facts(name)
     assert facts is not None  # the driver made it
     spec = spec_from_dict(facts.spec, name)
-    splits = load_splits(spec.data_config(), spec.seed)
-    trainer = Trainer(spec, resolved_objectives(spec, splits.task), splits)
+    source = open_source(spec)
+    splits, transfer = fitted(load_splits(spec.data_config(), spec.seed, kinds_of(source)), source)
+    trainer = Trainer(spec, resolved_objectives(spec, splits.task), splits, transfer)
     search = Search(storage, spec, facts, trainer.count_parameters)
     is_done = train_all(search, storage, trainer, _Teller(), deadline, share=float(str(order["share"])))
     _say("done", is_complete=is_done)

@@ -26,7 +26,7 @@ def folded(tmp_path_factory: pytest.TempPathFactory) -> Run:
     root = tmp_path_factory.mktemp("folded")
     home = Home(root, f"sqlite:///{root / 'studies.db'}", NOBODY)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "load_splits", lambda config, seed: load_splits(FOLDS, seed))
+        patch.setattr(runner, "load_splits", lambda config, seed, known=None: load_splits(FOLDS, seed))
         run = Run(spec_from_dict(SMALL_SPEC), home, Storage(home.database_url), Lines())
         run.execute(None)
     return run
@@ -63,7 +63,7 @@ def test_its_winner_has_learned_from_all_rows_but_test(folded: Run) -> None:
 
 
 def test_an_objective_that_no_fold_keeps_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "load_splits", lambda config, seed: load_splits(FOLDS, seed))
+    monkeypatch.setattr(runner, "load_splits", lambda config, seed, known=None: load_splits(FOLDS, seed))
     home = Home(tmp_path, f"sqlite:///{tmp_path / 'studies.db'}", NOBODY)
     spec = spec_from_dict({**SMALL_SPEC, "objective": ["accuracy", "f1"]})
     with pytest.raises(UserError, match="with folds an objective must be one of loss, accuracy, n_parameters; got f1"):

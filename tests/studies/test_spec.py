@@ -18,7 +18,6 @@ from studies.spec import (
     StudySpec,
     bundled,
     cohort_size,
-    differences,
     find_spec,
     load_spec,
     parse_spec,
@@ -193,7 +192,6 @@ def test_a_spec_survives_json(text: str) -> None:
     assert (again.fixed, again.searched, again.ladder) == (spec.fixed, spec.searched, spec.ladder)
     assert list(again.searched) == list(spec.searched)
     assert (again.training, again.objectives) == (spec.training, spec.objectives)
-    assert differences(data, again.to_dict()) == []
 
 
 def test_every_default_is_filled_in() -> None:
@@ -202,30 +200,6 @@ def test_every_default_is_filled_in() -> None:
     assert data["search"]["halving"] == {"first_rung": 5, "reduction_factor": 3}
     assert data["training"]["patience"] == 16
     assert data["search_space"]["width"] == {"low": 16, "high": 256, "log": True, "step": None}
-
-
-def test_a_budget_may_differ_and_a_cohort_that_the_new_spec_leaves_open() -> None:
-    stored = parsed("[search]\ncohort = 8").to_dict()
-
-    assert differences(stored, parsed("[budget]\ntrials = 200\nseconds = 5").to_dict()) == []
-    assert differences(stored, parsed("[search]\ncohort = 9").to_dict()) == ["search.cohort: 8 -> 9"]
-
-
-def test_differences_name_the_key_and_both_values() -> None:
-    stored = parsed("[search_space]\nwidth = {low = 16, high = 256}\ndepth = [1, 2]").to_dict()
-    new = parsed(
-        "[search_space]\nwidth = {low = 16, high = 512}\nslope = 0.1\nactivation = ['relu', 'leaky_relu']"
-    ).to_dict()
-
-    assert differences(stored, new) == [
-        "search_space.width.high: 256 -> 512",
-        'search_space.activation: absent -> ["relu", "leaky_relu"]',
-        "search_space.slope: absent -> 0.1",
-        "search_space.depth: [1, 2] -> absent",
-    ]
-    assert differences(stored, parsed("[search_space]\nwidth = 3\ndepth = [1, 2]").to_dict())[0] == (
-        "search_space.width: absent -> 3"
-    )
 
 
 # Objectives and cohorts
@@ -405,14 +379,16 @@ _ANYTHING = st.recursive(
 )
 _KEYS = (
     "sampler halving pruner cohort trials seconds source path target epochs patience clip_norm batch_size "
-    "width depth learning_rate optimizer momentum warmup_epochs"
+    "width depth learning_rate optimizer momentum warmup_epochs from fingerprint n_frozen backbone_rate"
 )
 _SECTION = st.dictionaries(st.sampled_from(_KEYS.split()), _ANYTHING, max_size=4)
 
 
 @given(
     st.dictionaries(
-        st.sampled_from(["study", "seed", "objective", "budget", "search", "data", "training", "search_space", "x"]),
+        st.sampled_from(
+            ["study", "seed", "objective", "budget", "search", "data", "training", "transfer", "search_space", "x"]
+        ),
         _ANYTHING | _SECTION,
     )
 )
