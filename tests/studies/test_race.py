@@ -10,7 +10,8 @@ from studies.errors import UserError
 from studies.hyperparameters import Range
 from studies.race import Result
 from studies.records import PRUNED, Final, Finalist, Objective, TrialRecord, Winner
-from studies.spec import StudySpec, differences, spec_from_dict
+from studies.spec import StudySpec, spec_from_dict
+from studies.spec_changes import differences
 from tests.studies.conftest import SMALL_SPEC
 
 ACCURACY = Objective("accuracy", "maximize")
