@@ -33,7 +33,7 @@ from dlcore.checkpoint import (
     network_from_bytes,
     weights_to_bytes,
 )
-from dlcore.columns import Features
+from dlcore.columns import Column, Features
 from dlcore.config import ModelConfig
 from dlcore.data import SPLITS, DataSplits
 from dlcore.ensemble import Ensemble, Part, Preprocessors, as_one, different_preprocessors, each_once
@@ -47,11 +47,11 @@ from dlcore.exported import (
     SCRIPT_FILE,
     WEIGHTS_FILE,
     ExportedModel,
-    Interface,
     read_export,
 )
 from dlcore.files import sha256, write_sealed
-from dlcore.onnx_graph import build_graph, name_interface
+from dlcore.manifest import Interface, name_interface
+from dlcore.onnx_graph import build_graph
 from dlcore.onnx_nodes import OPSET
 from dlcore.predict_script import PREDICT_SCRIPT
 from dlcore.preprocess import Preprocessor
@@ -148,15 +148,27 @@ def load_network(folder: Path) -> tuple[nn.Sequential | Ensemble, Preprocessor |
     place = str(folder / WEIGHTS_FILE)
     try:
         if "members" in manifest:
-            return (
-                *ensemble_from_bytes(files[WEIGHTS_FILE], str(manifest["task"]), _members(manifest), place),
-                manifest,
-            )
+            ensemble = ensemble_from_bytes(files[WEIGHTS_FILE], str(manifest["task"]), _members(manifest), place)
+            _try_out(*ensemble, manifest)
+            return *ensemble, manifest
         config = config_from_dict(manifest["architecture"])  # type: ignore[arg-type]
         preprocessor = Preprocessor.from_dict(manifest["preprocessing"])  # type: ignore[arg-type]
-    except (ConfigError, DataError, KeyError, TypeError, IndexError) as error:
+        network = network_from_bytes(files[WEIGHTS_FILE], config, place)
+        _try_out(network, preprocessor, manifest)
+    except (ConfigError, DataError, ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise ExportError(f"{folder / MANIFEST_FILE} must describe a network; {error}") from error
-    return network_from_bytes(files[WEIGHTS_FILE], config, place), preprocessor, manifest
+    return network, preprocessor, manifest
+
+
+def _try_out(network: nn.Module, preprocessor: Preprocessor | Preprocessors, manifest: Mapping[str, Any]) -> None:
+    """Let a loaded network answer a row without values, so that what cannot be used is found now."""
+    columns = []
+    for name, kind in ((column["name"], column["kind"]) for column in manifest["columns"]):
+        nothing = np.full(1, -1, np.int32) if kind == "categorical" else np.full(1, np.nan)
+        columns.append(Column(name, kind, nothing))
+    prepared = preprocessor.transform(Features(tuple(columns)))
+    with torch.no_grad():
+        network(torch.from_numpy(prepared).float())
 
 
 def _members(manifest: Mapping[str, Any]) -> list[tuple[ModelConfig, Preprocessor, int]]:

@@ -5,7 +5,6 @@ What is answered comes from onnxruntime alone; `dlcore.export` writes such a fol
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx.external_data_helper import uses_external_data
 
-from dlcore.cells import meaning
 from dlcore.errors import ExportError
 from dlcore.files import read_sealed
+from dlcore.manifest import Interface, what_is_wrong
 from dlcore.raw import to_input
 from dlcore.targets import Label
 
@@ -32,20 +31,6 @@ VECTOR_ROWS = 16
 """Numbers in the largest vector of a CPU: 512 bits of float32."""
 
 Columns = Mapping[str, NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Interface:
-    """What goes into a graph and what comes out: our names -> names in the graph.
-
-    The two differ only where ONNX needs it: a column must not be called like an output, nor have no name.
-    """
-
-    inputs: dict[str, str]
-    """Column -> rank-1 input: text for categories, double for all other columns."""
-    outputs: dict[str, str]
-    """Classification: "label", then one "probability_<class>" each; regression: "prediction" of one target,
-    "prediction_<target>" of several. -> rank-1 output."""
 
 
 class ExportedModel:
@@ -65,9 +50,6 @@ class ExportedModel:
         """Column -> its kind, in the order of the table."""
         self.forms: dict[str, str] = {column["name"]: column["form"] for column in columns}
         """Column -> how its numbers or dates were written in the training, where they were texts."""
-        for name, form in self.forms.items():
-            if self.kinds[name] == "date":
-                meaning("date", form)("")  # a form that nobody knows is found now, and not by the first row
         self.feature_names: tuple[str, ...] = tuple(self.kinds)
         self.class_labels: tuple[Label, ...] = tuple(
             manifest["class_labels"]  # type: ignore[arg-type]
@@ -90,11 +72,24 @@ class ExportedModel:
             graph = onnx.ModelProto.FromString(files[GRAPH_FILE])
             if any(uses_external_data(tensor) for tensor in graph.graph.initializer):
                 raise ExportError(f"{folder / GRAPH_FILE} must hold all its numbers itself")
-            return cls(files[GRAPH_FILE], manifest)
+            model = cls(files[GRAPH_FILE], manifest)
         except ExportError:
             raise
-        except Exception as error:  # those of protobuf, onnxruntime and a foreign manifest share no other base
-            raise ExportError(f"{folder} must be an export written by dlcore; {error!r}") from error
+        except Exception as error:  # those of protobuf and of onnxruntime share no other base
+            raise ExportError(f"{folder / GRAPH_FILE} must be a graph written by dlcore; {error!r}") from error
+        if not model.has_its_graph():
+            raise ExportError(f"{folder / MANIFEST_FILE} must describe the graph beside it; its columns are others")
+        return model
+
+    def has_its_graph(self) -> bool:
+        """Whether the graph has the inputs and outputs that the manifest tells of."""
+        texts = {self._interface.inputs[name] for name, kind in self.kinds.items() if kind == "categorical"}
+        inputs = {node.name: node.type == "tensor(string)" for node in self._session.get_inputs()}
+        outputs = [node.name for node in self._session.get_outputs()]
+        return (
+            inputs == {name: name in texts for name in self._interface.inputs.values()}
+            and list(self._interface.outputs.values()) == outputs
+        )
 
     def predict(self, columns: Columns) -> dict[str, NDArray[np.generic]]:
         """Answer raw rows.
@@ -159,6 +154,8 @@ def read_export(folder: Path) -> tuple[dict[str, bytes], dict[str, object]]:
             f"{folder / MANIFEST_FILE} must have format_version {_WITHOUT_CARD} or {FORMAT_VERSION}, not {found}: "
             "export it again with this version of dlcore, or read it with the one that wrote it"
         )
+    if wrong := what_is_wrong(manifest):
+        raise ExportError(f"{folder / MANIFEST_FILE} must describe a network; {wrong}")
     if found == FORMAT_VERSION and (missing := [name for name in FILES if name not in files]):
         raise ExportError(f"{folder / missing[0]} must be there; copy the export again, whole")
     return files, manifest

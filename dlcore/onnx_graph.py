@@ -16,7 +16,7 @@ from torch import nn
 
 from dlcore.config import ModelConfig
 from dlcore.ensemble import Part, different_preprocessors
-from dlcore.exported import Interface
+from dlcore.manifest import Interface
 from dlcore.models import NORM_EPSILON, BatchNorm
 from dlcore.onnx_columns import encode_columns, input_type
 from dlcore.onnx_nodes import ML_DOMAIN, ML_OPSET, OPSET, Graph, curves
@@ -26,29 +26,6 @@ from dlcore.targets import Label
 
 IR_VERSION = 8
 """Of onnx 1.12, which brought opset 17."""
-
-
-def name_interface(
-    feature_names: Sequence[str], target_names: Sequence[str], class_labels: Sequence[Label]
-) -> Interface:
-    """Name inputs and outputs; no labels mean regression."""
-    if class_labels:
-        wanted = ["label", *(f"probability_{label}" for label in class_labels)]
-    else:
-        several = len(target_names) > 1
-        wanted = [f"prediction_{name}" for name in target_names] if several else ["prediction"]
-    taken: set[str] = set()
-    inputs = {name: _free_name(name, taken) for name in feature_names}
-    return Interface(inputs, {name: _free_name(name, taken) for name in wanted})
-
-
-def _free_name(name: str, taken: set[str]) -> str:
-    """`name`, or the first of name_, name__, ... that is not taken; takes it."""
-    name = name or "_"
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
 
 
 def build_graph(parts: Sequence[Part], interface: Interface, class_labels: Sequence[Label]) -> onnx.ModelProto:
