@@ -7,6 +7,7 @@ moment when what a person came for is to be seen.
 
     python -m benchmarks.pages                     # needs Debian's Chromium
     python -m benchmarks.pages --trials 200 --turns 3
+    python -m benchmarks.pages --folder many       # keeps both homes; another call looks at them again
     python -m benchmarks.pages --record            # and writes RESULTS.md
 """
 
@@ -29,6 +30,7 @@ from benchmarks.report import STUDY, command, make_study
 from studies import server
 from studies.runs import trial_run
 from studies.storage import Storage
+from studies.view import run_page, study_page
 
 PATIENCE_MS = 120_000
 OPTIONS = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-sandbox")
@@ -49,8 +51,8 @@ def write(run):
 
 with ThreadPoolExecutor(4) as threads:
     list(threads.map(write, runs))
-print(experiment)
 """
+RIVAL = "the same runs logged by MLflow's client, side by side (its runs)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +69,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--folder", type=Path)
     parser.add_argument("--record", action="store_true")
     given = parser.parse_args()
-    text = body(given.trials, measure(given.trials, given.turns))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) if given.folder is None else given.folder.absolute()
+        text = body(given.trials, measure(folder, given.trials, given.turns))
     print(f"{provenance()}\n\n{text}")
     if given.record:
         record("Pages of a large study", text)
@@ -85,27 +90,30 @@ def body(trials: int, seconds: Mapping[str, Sequence[float]]) -> str:
     return f"{words}\n\n{table(('page', 'median', 'least', 'most'), rows)}"
 
 
-def measure(trials: int, turns: int) -> dict[str, list[float]]:
+def measure(folder: Path, trials: int, turns: int) -> dict[str, list[float]]:
     """Seconds of each turn, by the name of the page."""
     executable = shutil.which("chromium")
     if executable is None:
         raise SystemExit("chromium must be installed; on Debian `apt-get install chromium` brings it")
-    with tempfile.TemporaryDirectory() as name:
-        folder, rival = Path(name), Path(name) / "rival"
-        rival.mkdir()
-        try:
+    rival = folder / "rival"
+    try:
+        if not rival.is_dir():
+            folder.mkdir(exist_ok=True)
             make_study(folder, trials)
             command(("report", STUDY, "--to", "report"), folder)
-            sights = [*own_sights(folder), rival_sight(folder, server.find_or_start(rival).address)]
-            with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(executable_path=executable, args=list(OPTIONS))
-                try:
-                    return look(browser, sights, turns)
-                finally:
-                    browser.close()
-        finally:
-            server.stop(folder / "home")
-            server.stop(rival)
+            rival.mkdir()
+            log_runs(folder, server.find_or_start(rival).address)
+        theirs = server.find_or_start(rival).address
+        sights = [*own_sights(folder), Sight(RIVAL, f"{theirs}/#/experiments/1/runs", ("trial-",))]
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=executable, args=list(OPTIONS))
+            try:
+                return look(browser, sights, turns)
+            finally:
+                browser.close()
+    finally:
+        server.stop(folder / "home")
+        server.stop(rival)
 
 
 def look(browser: Browser, sights: Sequence[Sight], turns: int) -> dict[str, list[float]]:
@@ -130,20 +138,18 @@ def opened(browser: Browser, sight: Sight) -> float:
 
 def own_sights(folder: Path) -> list[Sight]:
     """The pages of the study that `make_study` ran there."""
-    found = server.find(folder / "home")
-    assert found is not None  # it mirrors the study
+    address = server.find_or_start(folder / "home").address
     storage = Storage(f"sqlite:///{folder / 'home' / 'studies.db'}")
     try:
         facts = storage.known(STUDY)
     finally:
         storage.close()
-    experiment, run = parent_run(found.address, facts.uuid)
-    address = f"{found.address}/#/experiments/{experiment}/runs"
+    experiment, run = parent_run(address, facts.uuid)
     report = (folder / "report" / "report.html").as_uri()
     return [
-        Sight("the study in MLflow, as `studies ui` opens it (its run and its trials)", address, (STUDY, "trial-")),
-        Sight("the study's run in MLflow (its story and its trials)", f"{address}/{run}", ("won, with", "trial-")),
-        Sight("report.html (its last picture's words)", report, (STUDY, "won, with")),
+        Sight("the study as `studies ui` names it (its trials)", study_page(address, experiment), (STUDY, "trial-")),
+        Sight("the study's run (its story and trials)", run_page(address, experiment, run), ("won, with", "trial-")),
+        Sight("report.html (its headline)", report, ("won, with",)),
     ]
 
 
@@ -160,8 +166,8 @@ def parent_run(address: str, uuid: str) -> tuple[str, str]:
     raise SystemExit(f"MLflow at {address} must have study {STUDY}, and has not")
 
 
-def rival_sight(folder: Path, address: str) -> Sight:
-    """The same runs, written there by MLflow's client, in an experiment with nothing else in it."""
+def log_runs(folder: Path, address: str) -> None:
+    """Let MLflow's client write the same runs there, in an experiment with nothing else in it."""
     storage = Storage(f"sqlite:///{folder / 'home' / 'studies.db'}")
     try:
         runs = [trial_run(storage.known(STUDY), trial) for trial in storage.records(STUDY, has_curves=True)]
@@ -171,11 +177,7 @@ def rival_sight(folder: Path, address: str) -> Sight:
         {"name": r.name, "start_ms": r.start_ms, "status": r.status, "params": dict(r.params), "metrics": r.metrics}
         for r in runs
     ]
-    made = subprocess.run(
-        [sys.executable, "-c", CLIENT], input=json.dumps([address, said]), capture_output=True, text=True, check=True
-    )
-    page = f"{address}/#/experiments/{made.stdout.strip().splitlines()[-1]}/runs"
-    return Sight("the same runs logged by MLflow's client, side by side (its runs)", page, ("trial-",))
+    subprocess.run([sys.executable, "-c", CLIENT], input=json.dumps([address, said]), text=True, check=True)
 
 
 if __name__ == "__main__":

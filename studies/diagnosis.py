@@ -103,8 +103,10 @@ def gap_lines(facts: StudyFacts, trial: TrialRecord, winner: Winner | None) -> l
     if not (math.isfinite(val.mean) and math.isfinite(test.mean)):
         return lines
     both = f"{objective.metric} {_said(val)} on val and {_said(test)} on test"
-    if val.low == val.high or (val.low <= test.high and test.low <= val.high):
-        verdict = "they agree" if val.low < val.high else f"they differ by {number(abs(test.mean - val.mean))}"
+    if val.low == val.high and test.low == test.high:
+        verdict = f"they differ by {number(abs(test.mean - val.mean))}"
+    elif val.low <= test.high and test.low <= val.high:
+        verdict = "they agree"
     else:
         # Not more: val's interval does not know of other rows, so that chance alone often parts the two.
         way = "worse" if objective.is_better(val.mean, test.mean) else "better"
