@@ -1,5 +1,4 @@
 import random
-from collections.abc import Sequence
 
 import pytest
 import torch
@@ -12,9 +11,11 @@ from dlcore.schedules import learning_rate_factors
 from dlcore.updates import Schedules, Updates, n_states
 
 STEPS = 6
+SHAPES: list[tuple[int, ...]] = [(), (3,), (3,), (5, 2), (4, 4), (4, 4)]
+N_FROZEN = [0, 0, 1, 1, 0, 2]
 
 
-def configs(depths: Sequence[int], optimizer: str, schedules: tuple[str, ...]) -> list[TrainConfig]:
+def configs(optimizer: str, schedules: tuple[str, ...]) -> list[TrainConfig]:
     draw = random.Random(4)
     return [
         TrainConfig(
@@ -26,10 +27,10 @@ def configs(depths: Sequence[int], optimizer: str, schedules: tuple[str, ...]) -
             weight_decay=draw.choice([0.0, 0.01]),
             clip_norm=draw.choice([None, 0.5, 4.0]),
             schedule=schedules[i % len(schedules)],
-            n_frozen=draw.randint(0, depth),
-            backbone_rate=draw.choice([1.0, 0.1]),
+            n_frozen=n_frozen,
+            backbone_rate=[1.0, 0.1][i % 2],
         )
-        for i, depth in enumerate(depths)
+        for i, n_frozen in enumerate(N_FROZEN)
     ]
 
 
@@ -38,10 +39,10 @@ def configs(depths: Sequence[int], optimizer: str, schedules: tuple[str, ...]) -
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_each_member_is_updated_as_if_it_were_alone(optimizer, schedules, large_block, monkeypatch):
     monkeypatch.setattr(updates, "LARGE_BLOCK", large_block)
-    shapes = [(), (3,), (3,), (5, 2), (4, 4), (4, 4)]
-    layout = lay_out([ModelConfig(4, 2, widths) for widths in shapes], shapes)
-    drawn = configs([len(widths) for widths in shapes], optimizer, schedules)
-    assert {config.n_frozen for config in drawn} == {0, 1, 2}
+    layout = lay_out([ModelConfig(4, 2, widths) for widths in SHAPES], SHAPES)
+    drawn = configs(optimizer, schedules)
+    hidden = [c.backbone_rate for c, widths in zip(drawn, SHAPES, strict=True) for _ in widths[c.n_frozen :]]
+    assert set(hidden) == {1.0, 0.1}
     stream = torch.Generator().manual_seed(0)
     flat = torch.randn(layout.n_parameters, generator=stream, dtype=torch.float64)
     begun = flat.clone()
@@ -56,7 +57,7 @@ def test_each_member_is_updated_as_if_it_were_alone(optimizer, schedules, large_
                 found.append(tensor[block.bias : block.bias + block.n_out])
         return found
 
-    alone = [[piece.clone() for piece in pieces(flat, i, frozen=False)] for i in range(len(shapes))]
+    alone = [[piece.clone() for piece in pieces(flat, i, frozen=False)] for i in range(len(SHAPES))]
     rates = [[c.backbone_rate] * (len(own) - 2) + [1.0] * 2 for c, own in zip(drawn, alone, strict=True)]
     optimizers = [Optimizer(*each) for each in zip(alone, drawn, rates, strict=True)]
     factors = [learning_rate_factors(c.schedule, STEPS, 0).tolist() for c in drawn]
