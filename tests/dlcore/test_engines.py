@@ -18,6 +18,7 @@ from dlcore.parallel import ParallelPopulation
 from dlcore.population import MemberState, Population
 from dlcore.rows import TensorData
 from dlcore.workers import can_have_workers, crew, dismiss
+from tests.dlcore.backbones import random_backbone
 from tests.dlcore.conftest import DIE, trap
 
 ORDER = 11
@@ -247,3 +248,21 @@ def test_members_that_the_loop_serves_better_train_in_it(data: TensorData, monke
     monkeypatch.setattr(engines, "engine_for", lambda m, _: "loop" if m.model_config.widths[0] > 8 else "population")
     groups = form_groups([member(0, 9), member(1, 8)], data, order_seed=ORDER, engine="population")
     assert {(g.name, g.indices) for g in groups} == {("loop", (0,)), ("population", (1,))}
+
+
+def test_in_parts_that_fit_in_memory_a_backbone_is_what_it_is_in_the_loop(data: TensorData) -> None:
+    backbone = random_backbone(ModelConfig(13, 3, (6, 5)), seed=3)
+    members = [
+        Member(
+            backbone.model_config(3),
+            TrainConfig(5, batch_size=32, learning_rate=0.05, n_frozen=i, backbone_rate=0.3),
+            seed=i,
+            backbone=backbone,
+        )
+        for i in range(3)
+    ]
+    engines = [Together(members, data, order_seed=ORDER, limit=Limit(1)), Loop(members, data, order_seed=ORDER)]
+    for engine in engines:
+        list(engine.advance(5))
+    for left, right in zip(engines[0].states, engines[1].states, strict=True):
+        assert [e.val_loss for e in left.curve] == pytest.approx([e.val_loss for e in right.curve], rel=1e-9)

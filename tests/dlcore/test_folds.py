@@ -14,6 +14,7 @@ from dlcore.packing import Member
 from dlcore.rows import Rows, TensorData
 from dlcore.tables import read_frame
 from dlcore.training import Training
+from tests.dlcore.backbones import random_backbone
 
 CPU = torch.device("cpu")
 
@@ -171,3 +172,22 @@ def test_a_refit_is_the_network_after_its_epochs_on_all_rows(table: tuple[Tensor
     again = refit(own, data, 4, order_seed=5)
     for left, right in zip(whole.model.parameters(), again.parameters(), strict=True):
         assert torch.equal(left, right)
+
+
+def test_a_pretrained_network_is_so_on_every_fold_and_when_it_is_refit(
+    table: tuple[TensorData, tuple[Rows, ...]],
+) -> None:
+    data, folds = table
+    shape = ModelConfig(data.x_train.shape[1], data.task.n_outputs, (6, 5))
+    backbone = random_backbone(shape, seed=3)
+    config = replace(member(data, 1).train_config, n_frozen=1, backbone_rate=0.5)
+    own = Member(backbone.model_config(data.task.n_outputs), config, seed=1, backbone=backbone)
+    found = {}
+    for engine in ("loop", "population"):
+        (group,) = form_folded_groups([own], data, folds, order_seed=5, engine=engine)
+        list(group.engine.advance(4))
+        found[engine] = [e.val_loss for e in group.engine.states[0].curve]
+    assert found["loop"] == pytest.approx(found["population"], rel=1e-4)
+    again = refit(own, data, 4, order_seed=5)
+    assert torch.equal(again[0].weight, backbone.layers[0][0])  # type: ignore[arg-type]
+    assert not torch.equal(again[2].weight, backbone.layers[1][0])  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """dlcore.learnable: a network that can learn is told from one with a planted fault, and the fault is named."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from dlcore.data import load_splits, to_tensors
 from dlcore.learnable import check_sample, check_val, dead_layer, sample_of
 from dlcore.models import build_model
 from dlcore.rows import TensorData
+from tests.dlcore.backbones import random_backbone
 
 SEEDS = (1, 2)
 
@@ -140,3 +142,17 @@ def test_shuffled_labels_are_learnt_by_heart_and_hold_nowhere(name: str) -> None
     found = check_sample(network_for(data), with_rate(0.05), shuffled, SEEDS)
     assert found.first.epochs, "any labels can be learnt by heart"
     assert check_val(network_for(data), with_rate(0.05), shuffled, SEEDS).is_chance
+
+
+@pytest.mark.parametrize("normalization", ["none", "batch"])
+def test_a_pretrained_network_is_tried_as_it_begins_but_with_no_layer_frozen(normalization: str) -> None:
+    data = data_of("wine")
+    backbone = random_backbone(network_for(data, 32, normalization=normalization), seed=1)
+    plain = dataclasses.replace(with_rate(0.05), n_frozen=1, backbone_rate=0.5)
+    model = backbone.model_config(3, dropout=0.5)
+    found = check_sample(model, plain, data, SEEDS, backbone)
+    assert found.first.epochs and not check_val(model, plain, data, SEEDS, backbone).is_chance
+    weight, *rest = backbone.layers[0]
+    dead = dataclasses.replace(backbone, layers=((0 * weight, *(t * 0 - 5 for t in rest)),))
+    found = check_sample(model, plain, data, SEEDS, dead)
+    assert found.first.epochs is None and (normalization == "batch" or found.dead == (1, 32, 32))

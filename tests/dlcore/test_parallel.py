@@ -19,6 +19,7 @@ from dlcore import parallel, workers
 from dlcore.config import ACTIVATIONS, DataConfig, ModelConfig, TrainConfig
 from dlcore.curve import Epoch
 from dlcore.data import load_splits, to_tensors
+from dlcore.engines import Loop
 from dlcore.errors import ConfigError
 from dlcore.evaluation import evaluate
 from dlcore.models import build_model
@@ -26,7 +27,9 @@ from dlcore.packing import Member, deal
 from dlcore.parallel import ParallelPopulation, populate
 from dlcore.population import MemberState, Population
 from dlcore.rows import TensorData
+from dlcore.training import Training
 from dlcore.workers import Worker, WorkerLost, can_have_workers, crew
+from tests.dlcore.backbones import random_backbone
 from tests.dlcore.conftest import DIE, trap
 
 pytestmark = pytest.mark.skipif(not can_have_workers(), reason="needs a POSIX system")
@@ -90,7 +93,7 @@ def check_same_bits(left: Engine, right: Engine) -> None:
         assert all(torch.equal(weights, b.best_weights[name]) for name, weights in a.best_weights.items())
 
 
-def check_close(left: Sequence[MemberState], right: Sequence[MemberState], within: float = 1e-9) -> None:
+def check_close(left: Sequence[MemberState], right: Sequence[MemberState | Training], within: float = 1e-9) -> None:
     for a, b in zip(left, right, strict=True):
         assert a.curve and len(a.curve) == len(b.curve)
         for mine, other in zip(a.curve, b.curve, strict=True):
@@ -278,6 +281,23 @@ def test_torch_has_one_thread_while_parts_train_and_its_own_afterwards() -> None
     next(events)
     events.close()
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_members_with_a_backbone_are_trained_as_elsewhere_and_go_on_sharing_it(make: Make, optimizer: str) -> None:
+    data = data_of()
+    backbone = random_backbone(ModelConfig(13, 3, (7, 6), activation="gelu", normalization="batch"), seed=1)
+    members = mixture(4, data, optimizer=optimizer)
+    for n_frozen in (0, 1, 2):
+        config = dataclasses.replace(members[0].train_config, n_frozen=n_frozen, backbone_rate=0.5)
+        members.append(Member(backbone.model_config(3, dropout=0.2), config, seed=n_frozen, backbone=backbone))
+    population = make(members, data, order_seed=ORDER_SEED)
+    for to_epoch in (2, 3, 6):
+        list(population.advance(to_epoch))
+        assert all(state.member.backbone is backbone for state in population.states[4:])
+    alone = Loop(members, data, order_seed=ORDER_SEED)
+    list(alone.advance(6))
+    check_close(population.states, alone.states)
 
 
 # Ended early

@@ -8,8 +8,10 @@ import torch
 
 from dlcore.config import DataConfig, ModelConfig, TrainConfig
 from dlcore.data import load_splits, to_tensors
+from dlcore.models import build_model
 from dlcore.rate_range import STEPS, geometric, measure_rates, read, smooth, sweep
 from dlcore.training import Training
+from tests.dlcore.backbones import random_backbone
 
 RATES = geometric(1e-6, 10.0, STEPS)
 
@@ -86,6 +88,15 @@ def test_a_network_learns_within_its_range_and_not_outside() -> None:
     assert after_training(found.low / 100) > 2.0
     assert after_training(found.high * 10) > 2.0
     assert measure_rates(network, training, data, (1, 2)) == found
+
+
+def test_a_network_is_tested_from_its_backbone_on() -> None:
+    data = to_tensors(load_splits(DataConfig("sklearn:wine"), 0), "cpu")
+    backbone = random_backbone(ModelConfig(13, 3, (8,)), seed=1)
+    training = TrainConfig(4, batch_size=1000, momentum=0.0, n_frozen=1)
+    found = measure_rates(backbone.model_config(3), training, data, (1, 2), 20, backbone)
+    network = build_model(backbone.model_config(3), 1, backbone=backbone)
+    assert found.losses[0] == pytest.approx(data.task.loss(network(data.x_train), data.y_train).item(), rel=1e-5)
 
 
 def test_noise_alone_is_no_fall() -> None:
