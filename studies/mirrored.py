@@ -140,6 +140,7 @@ class MirroredStudy:
     def look_again(self) -> None:
         """Read everything anew, and so remove what late requests doubled."""
         self._parent = self._read()
+        self._dress()
 
     def end(self, status: str, *, only: Collection[int] | None = None) -> None:
         """Close the parent run.
@@ -348,6 +349,7 @@ class MirroredStudy:
             self._trials[number] = _Known(known.run_id, parent_id=new.run_id)
         self._discard(run.run_id)
         self._parent = new
+        self._dress()
         self.write_report(self._report)
 
 
