@@ -76,9 +76,6 @@ def random_member(draw: random.Random, data: TensorData, epochs: int, optimizer:
         dropout=draw.choice([0.0, 0.0, draw.uniform(0.05, 0.5)]),
         normalization=draw.choice(["none", *NORMALIZATIONS]),
     )
-    backbone = random_backbone(model, draw.getrandbits(31)) if depth > 0 and draw.random() < 0.4 else None
-    if backbone is not None:
-        model = dataclasses.replace(model, initialization="pretrained")
     training = TrainConfig(
         epochs=epochs,
         batch_size=128,
@@ -95,10 +92,23 @@ def random_member(draw: random.Random, data: TensorData, epochs: int, optimizer:
         mixup=draw.choice([0.0, 0.0, draw.uniform(0.05, 1)]),
         label_smoothing=draw.choice([0.0, draw.uniform(0, 0.3)]) if has_classes else 0.0,
         class_weights=draw.choice(CLASS_WEIGHTS) if has_classes else "none",
-        n_frozen=draw.choice([0, *range(1, depth + 1)]) if backbone is not None else 0,
-        backbone_rate=draw.choice([1.0, draw.uniform(0.01, 2)]) if backbone is not None else 1.0,
     )
-    return Member(model, training, seed=draw.getrandbits(62), backbone=backbone)
+    member = Member(model, training, seed=draw.getrandbits(62))
+    # By a generator of its own, so that all the others are what they are without pretrained ones among them.
+    own = random.Random(member.seed)
+    return pretrained(member, own) if depth > 0 and own.random() < 0.4 else member
+
+
+def pretrained(member: Member, draw: random.Random) -> Member:
+    """The same member, but for hidden layers that come from a backbone, some of them frozen."""
+    backbone = random_backbone(member.model_config, draw.getrandbits(31))
+    n_frozen, rate = draw.randint(0, member.model_config.depth), draw.choice([1.0, draw.uniform(0.01, 2)])
+    return dataclasses.replace(
+        member,
+        model_config=dataclasses.replace(member.model_config, initialization="pretrained"),
+        train_config=dataclasses.replace(member.train_config, n_frozen=n_frozen, backbone_rate=rate),
+        backbone=backbone,
+    )
 
 
 def random_members(
@@ -432,10 +442,13 @@ def test_the_predicted_memory_is_what_is_held(optimizer, has_dropout, precision,
             m,
             model_config=dataclasses.replace(m.model_config, **network),
             train_config=dataclasses.replace(m.train_config, precision=precision, **cures),
+            backbone=m.backbone and random_backbone(dataclasses.replace(m.model_config, **network), 1),
         )
         for m in members
     ]
-    members += [Member(wide, members[0].train_config, seed=1)]
+    assert any(m.train_config.n_frozen for m in members)
+    own = dataclasses.replace(members[0].train_config, n_frozen=0, backbone_rate=1.0)
+    members += [Member(wide, own, seed=1)]
     gc.collect()
     before = held_storages()
     population = trained(members, data)
