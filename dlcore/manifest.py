@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlcore.cells import DATE_FORMS, GROUPED, PLAIN, parts_of_form
+from dlcore.config import TASKS
 from dlcore.dates import FIRST_S, LAST_S
 from dlcore.targets import Label
 
-TASKS = ("binary", "multiclass", "regression")
 KINDS = ("numeric", "boolean", "date", "categorical")
 
 
