@@ -362,8 +362,8 @@ class Run:
         while not (is_done := mirror.finish("FINISHED", mirroring.PATIENCE_S)):
             rounds = 0 if mirror.pending != last else rounds + 1
             last = mirror.pending
-            # A server of ours that is starting, and a registration, may take longer than a trial that is written.
-            is_slow_work = mirror.address is None or last == 0
+            # Our own database writes many trials at a time; a server starts, a model is registered: all take longer.
+            is_slow_work = self.home.tracking_uri is None or last == 0
             if mirror.error is not None or rounds > (_SLOW_ROUNDS if is_slow_work else 0):
                 break
             what = f"{last} trials are on their way to MLflow" if last else "the model is being registered in MLflow"

@@ -35,6 +35,7 @@ budget = {{ trials = {trials} }}
 data = {{ source = "sklearn:wine" }}
 search = {{ cohort = 4, halving = {halving} }}
 training = {{ epochs = {epochs}, batch_size = 8, patience = false }}
+final = {{ candidates = 1, seeds = 2 }}
 """
 
 
