@@ -88,7 +88,7 @@ def block(tally: Tally, width: int, *, is_ascii: bool = False, is_over: bool = F
         lines.append(_labelled("course", course.append(f" {tally.path[-1]:.4g}", style="dim")))
     if tally.n_done:
         lines.append(_labelled("rungs", Text(tally.rungs_line())))
-    lines.append(_labelled("now", Text(tally.epoch_line(), style="dim")))
+    lines.append(_labelled("now", Text(tally.epoch_line(width - _LABEL), style="dim")))
     for line in lines:
         line.truncate(width, overflow="crop" if is_ascii else "ellipsis")
     return Text("\n", no_wrap=True).join(lines)

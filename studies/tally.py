@@ -30,6 +30,9 @@ from studies.records import (
 )
 from studies.sections import LEARN
 
+_WHOLE_EPOCH = 76
+"""Columns of a whole line about an epoch, beside the metric's name; by the name alone, so that its form stays."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prospect:
@@ -194,15 +197,27 @@ class Tally:
                 parts.append(f"{minutes(left)} left")
         return ", ".join(parts)
 
-    def epoch_line(self) -> str:
-        """The latest epoch in one line."""
+    def epoch_line(self, width: int | None = None) -> str:
+        """The latest epoch in one line.
+
+        Args:
+            width: Columns there are; where the whole line may need more, the metric comes first, and losses that
+                would be cut are left out. None is no limit.
+        """
         if self.epoch is None:
             return "getting ready"
         e = self.epoch.epoch
-        return (
-            f"trial {self.epoch.number}, epoch {e.epoch}/{self.epochs}: train loss {number(e.train_loss)}, "
-            f"val loss {number(e.val_loss)}, val {self.facts.curve_metric} {number(e.val_metric)}"
-        )
+        train, val, metric = number(e.train_loss), number(e.val_loss), number(e.val_metric)
+        name = f"val {self.facts.curve_metric}"
+        if width is None or width >= _WHOLE_EPOCH + len(name):
+            at = f"trial {self.epoch.number}, epoch {e.epoch}/{self.epochs}"
+            return f"{at}: train loss {train}, val loss {val}, {name} {metric}"
+        line = f"trial {self.epoch.number}, epoch {e.epoch}: {name} {metric}"
+        for part in (f", loss {val}", f" (train {train})"):
+            if len(line) + len(part) > width:
+                break
+            line += part
+        return line
 
     def rungs_line(self) -> str:
         """Who was pruned where: `168 pruned at epoch 5, 56 at epoch 15; 30 to the end, 2 failed`."""

@@ -63,6 +63,15 @@ def test_without_a_number_of_trials_there_is_no_bar(make_facts: Facts, make_tria
     assert block(tally, 80, is_over=True).plain.split("\n")[0] == "wine  1 trials"
 
 
+def test_eighty_columns_show_the_metric_of_the_latest_epoch(make_facts: Facts) -> None:
+    tally = Tally(make_facts(), 1024, 40, [])
+    tally.add_epoch(EpochDone(1023, EpochRecord(40, 1.234e-5, 0.25, 0.875, 0.05, 1.0)))
+    said = {width: block(tally, width).plain.split("\n")[-1].removeprefix("now     ") for width in (119, 79, 60)}
+    assert said[119] == "trial 1023, epoch 40/40: train loss 1.23e-05, val loss 0.2500, val accuracy 0.8750"
+    assert said[79] == "trial 1023, epoch 40: val accuracy 0.8750, loss 0.2500 (train 1.23e-05)"
+    assert said[60] == "trial 1023, epoch 40: val accuracy 0.8750"
+
+
 @pytest.mark.parametrize("width", [20, 40, 80, 120])
 @pytest.mark.parametrize("is_ascii", [False, True])
 def test_no_line_is_wider_than_the_terminal(make_facts: Facts, make_trial: Make, width: int, is_ascii: bool) -> None:
