@@ -219,8 +219,10 @@ def _check_folder(folder: Path) -> None:
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise UserError(f"{folder} must be a folder, or not there; it is something else")
     found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if not found <= {*FILES, SUMS_FILE} and not (folder / "model.json").is_file():
-        raise UserError(f"{folder} must be empty, not there, or an earlier export; it holds other files")
+    if others := sorted(found - {*FILES, SUMS_FILE}):
+        raise UserError(
+            f"{folder} must be empty, not there, or an earlier export; it holds other files: {', '.join(others[:5])}"
+        )
 
 
 def _onnx_sha256(folder: Path) -> str:

@@ -239,7 +239,9 @@ def _exports(home: Home, storage: Storage, ward: _Ward, names: frozenset[str]) -
         if not folder.is_dir():
             found.append(Finding("missing export", str(folder), facts.name))
             continue
-        wrong = list(exports.damaged(export, None if winner is None else winner.onnx_sha256))
+        cure = "move it away; until then no new export takes the place of this one"
+        found += [Finding("foreign file", f"{folder / name}", facts.name, cure) for name in export.foreign]
+        wrong = exports.damaged(export, None if winner is None else winner.onnx_sha256)
         found += [Finding("damaged export", f"{folder / name}", facts.name) for name in wrong]
         if winner is not None and not wrong and _tells(export) != _should_tell(facts, winner):
             text = f"{folder} and the row of the winner tell of different trials or metrics"

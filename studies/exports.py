@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dlcore.errors import ExportError
 from dlcore.files import SUMS_FILE, sha256
 
 FILES = ("model.onnx", "weights.safetensors", "README.md", "predict.py", "model.json")
@@ -28,6 +29,11 @@ class Found:
         """What it must hold beside the sums."""
         is_older = (self.manifest or {}).get("format_version") == 2
         return tuple(name for name in FILES if not (is_older and name in _ADDED))
+
+    @property
+    def foreign(self) -> list[str]:
+        """Names of what lies in it and is not of an export: a new export would not take its place."""
+        return sorted({path.name for path in self.folder.iterdir()} - {SUMS_FILE, *FILES})
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -80,15 +86,31 @@ def _is_named(found: Found, name: str) -> bool:
     return folder == name or (number != folder and number.isdecimal())
 
 
-def damaged(found: Found, onnx_sha256: str | None) -> Iterator[str]:
-    """Names of the files of an export that are not as they were written, each with what is wrong.
-
-    Each file has several witnesses: the sums, the manifest, and of the graph the study database. So the sums' own
-    damage is told from that of the files.
+def damaged(found: Found, onnx_sha256: str | None) -> list[str]:
+    """Names of the files of an export that cannot be used, each with what is wrong.
 
     Args:
         found: The export.
         onnx_sha256: Of its graph by the study database, if that says so.
+    """
+    return list(_changed(found, onnx_sha256)) or list(_refused(found.folder))
+
+
+def _refused(folder: Path) -> Iterator[str]:
+    """What those say who load an export whose files all have their sums: somebody wrote them anew."""
+    from dlcore.exported import ExportedModel  # onnx and onnxruntime are for those alone who look
+
+    try:
+        ExportedModel.load(folder)
+    except ExportError as error:
+        yield str(error).removeprefix(f"{folder}/")
+
+
+def _changed(found: Found, onnx_sha256: str | None) -> Iterator[str]:
+    """Names of files that are not as they were written.
+
+    Each file has several witnesses: the sums, the manifest, and of the graph the study database. So the sums' own
+    damage is told from that of the files.
     """
     contents, sums = {}, _sums(found.folder / SUMS_FILE)
     for name in found.files:

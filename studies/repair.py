@@ -17,7 +17,7 @@ from dlcore.tasks import curve_metric
 from studies import doctor, exports, integrity, mending
 from studies.database import lock_schema, reading, writing
 from studies.display import Display
-from studies.errors import StudiesError, StudyBusy, TrackingError
+from studies.errors import StudiesError, StudyBusy, TrackingError, UserError
 from studies.findings import Diagnosis
 from studies.home import Home, drive, open_to_others
 from studies.mirroring import bring_in_line
@@ -220,12 +220,21 @@ def _export(patient: _Patient) -> None:
     with reading(patient.storage.engine) as connection:
         others = frozenset(name for _, name in integrity.studies(connection)) - {patient.name}
     for found in exports.of_study(home.exports, patient.name, run.facts.uuid, others):
-        if found.folder.name != patient.name and any(exports.damaged(found, None)):
-            number = found.folder.name.rpartition("-")[2]
-            run.export(int(found.facts.get("trial", number)), found.folder)
+        if found.folder.name != patient.name and exports.damaged(found, None):
+            run.export(_trial_of(found), found.folder)
     won = patient.storage.winner(patient.name)
     place = None if won is None else Path(won[0].export_dir)
     run.export(None, place if place is not None and place.is_dir() else None)
+
+
+def _trial_of(found: exports.Found) -> int:
+    """Of which trial a damaged export is, by its manifest, or else by its name."""
+    told, number = found.facts.get("trial"), found.folder.name.rpartition("-")[2]
+    if type(told) is int:
+        return told
+    if not number.isdecimal():
+        raise UserError(f"{found.folder} must say of which trial it is, and does not any more; move it away")
+    return int(number)
 
 
 def _track(patient: _Patient) -> None:

@@ -110,10 +110,17 @@ def test_a_curve_that_does_not_come_out_again_stops_the_export_or_is_explained(
         assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_with_other_files_is_never_replaced(run: Run, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_never_replaced(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match="holds other files"):
         run.export(None, tmp_path)
     with pytest.raises(UserError, match="something else"):
         run.export(None, tmp_path / "thesis.txt")
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+    run.export(None, tmp_path / "export")
+    (tmp_path / "export" / "answers.csv").write_text("mine")
+    trained = run.trainer.retrain_network
+    monkeypatch.setattr(run.trainer, "retrain_network", lambda *_: pytest.fail("it was trained before"))
+    with pytest.raises(UserError, match=r"holds other files: answers\.csv"):
+        run.export(None, tmp_path / "export")
+    monkeypatch.setattr(run.trainer, "retrain_network", trained)

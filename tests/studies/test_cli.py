@@ -1,4 +1,6 @@
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -7,12 +9,16 @@ from pathlib import Path
 import pytest
 
 from dlcore.exported import ExportedModel
+from dlcore.files import sha256
 from studies import commands
 from studies.cli import main
 from studies.errors import StudyFailed
 from studies.home import Home
 from studies.storage import Storage
 from tests.conftest import studies_environment
+from tests.dlcore.column_tools import splits_of_all_kinds
+from tests.dlcore.forging import forge
+from tests.dlcore.test_predict_script import an_export
 from tests.studies.conftest import NOBODY
 
 Call = Callable[..., tuple[int, str, str]]
@@ -121,6 +127,54 @@ def test_a_home_that_cannot_be_written_is_refused(
 )
 def test_a_command_that_cannot_be_carried_out_says_why(call: Call, words: tuple[str, ...], message: str) -> None:
     assert message in refused(call(*words))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return an_export(tmp_path_factory.mktemp("made") / "export", splits_of_all_kinds("binary"), 1)
+
+
+FORGED = {
+    "task": ("ranking", "model.json must describe a network; task must be one of"),
+    "columns": ([{"name": "size"}], "model.json must describe a network; a column must have a name and a form"),
+    "inputs": ({"size": "year"}, "model.json must describe a network; inputs must be those of its columns"),
+    "format_version": (1, "model.json must have format_version 2 or 3, not 1"),
+    "class_labels": (["no", "perhaps"], "model.json must describe a network; outputs must be those"),
+}
+
+
+@pytest.mark.parametrize("key", FORGED)
+def test_an_export_with_a_forged_manifest_is_refused_in_one_line(
+    call: Call, made: Path, tmp_path: Path, key: str
+) -> None:
+    shutil.copytree(made, tmp_path / "forged")
+    value, said = FORGED[key]
+    forge(tmp_path / "forged", {**json.loads((made / "model.json").read_text()), key: value})
+    (tmp_path / "rows.csv").write_text("size\n1\n")
+    for words in (
+        ("predict", "forged", "rows.csv", "--out", "answers.csv"),
+        ("serve", "forged", "--port", "0"),
+        ("serve", "forged", "--dockerfile", "image"),
+    ):
+        err = refused(call(*words))
+        assert f"error: forged/{said}" in err and len(err.splitlines()) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["forged", "rows.csv"]
+
+
+def test_what_lies_beside_the_files_of_an_export_is_not_read_and_sums_that_tell_of_it_are_refused(
+    call: Call, made: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(made, tmp_path / "copy")
+    names = list(ExportedModel.load(made).kinds)
+    (tmp_path / "rows.csv").write_text(",".join(names) + "\n" + "," * (len(names) - 1) + "\n")
+    usual = call("predict", "copy", "rows.csv")
+    (tmp_path / "copy" / "notes.txt").write_text("mine")
+    assert call("predict", "copy", "rows.csv") == usual and usual[0] == 0
+    with (tmp_path / "copy" / "SHA256SUMS").open("a") as sums:
+        sums.write(f"{sha256(b'mine')}  notes.txt\n")
+    for words in (("predict", "copy", "rows.csv"), ("serve", "copy", "--port", "0")):
+        err = refused(call(*words))
+        assert "copy/SHA256SUMS must tell of README.md, model.json" in err and len(err.splitlines()) == 1
 
 
 def test_an_unknown_command_or_option_is_a_usage_error(call: Call) -> None:

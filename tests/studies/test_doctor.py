@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import re
 import shutil
 import sqlite3
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
+from dlcore.exported import ExportedModel
+from dlcore.files import sha256
 from studies import mirroring, registry, server
 from studies.doctor import examine
 from studies.errors import StudiesError, UserError
@@ -25,6 +28,7 @@ from studies.sampler import ask_cohort
 from studies.space import distributions
 from studies.spec import spec_from_dict
 from studies.storage import Storage
+from tests.dlcore.forging import forge
 from tests.postgres import Cluster
 from tests.studies.conftest import NOBODY, SMALL_SPEC, Lines
 from tests.studies.mirror_tools import PATIENCE_S, PORT, change
@@ -193,6 +197,22 @@ def damaging(name: str) -> Fault:
         (ward.export / name).write_bytes(content)
 
     return fault
+
+
+def forging(key: str, value: object) -> Fault:
+    """A manifest of which one key is another one, with right sums."""
+
+    def fault(ward: Ward) -> None:
+        forge(ward.export, {**json.loads((ward.export / "model.json").read_text()), key: value})
+
+    return fault
+
+
+def adding_to_sums(ward: Ward) -> None:
+    """A line for a file that is there, and is none of the export's."""
+    (ward.export.parent / "more").write_bytes(b"more")
+    with (ward.export / "SHA256SUMS").open("a") as sums:
+        sums.write(f"{sha256(b'more')}  ../more\n")
 
 
 def waiting(*statements: str) -> Fault:
@@ -405,6 +425,10 @@ ELSEWHERE: dict[str, tuple[str, Fault]] = {
     "manifest": ("damaged export", damaging("model.json")),
     "manifest gone": ("damaged export", lambda ward: (ward.export / "model.json").unlink()),
     "sums": ("damaged export", damaging("SHA256SUMS")),
+    "sums of more": ("damaged export", adding_to_sums),
+    "forged task": ("damaged export", forging("task", "ranking")),
+    "forged columns": ("damaged export", forging("columns", [])),
+    "forged version": ("damaged export", forging("format_version", 99)),
     "draft of an export": ("leftover", lambda ward: (ward.home.exports / ".in-sqlite.new").mkdir()),
     "home": ("open to others", lambda ward: ward.home.root.chmod(0o755)),
     "database's mode": (
@@ -533,7 +557,57 @@ def test_an_export_of_nobody_is_set_aside_and_not_deleted(sqlite_ward: Ward) -> 
     shutil.rmtree(ward.home.root / "set-aside")
 
 
+def test_a_forged_manifest_is_named_with_what_is_wrong(sqlite_ward: Ward) -> None:
+    ward = sqlite_ward
+    columns = json.loads((ward.export / "model.json").read_text())["columns"]
+    cases = {
+        "model.json must describe a network; task must be one of": ("task", "ranking"),
+        "model.json must describe a network; columns must be objects": ("columns", ["alcohol"]),
+        "model.json must describe a network; inputs must be those": ("columns", columns[1:]),
+        "model.json must have format_version 2 or 3, not 99": ("format_version", 99),
+    }
+    for said, (key, value) in cases.items():
+        forging(key, value)(ward)
+        (found,) = [f for f in ward.examine().findings if f.kind == "damaged export"]
+        assert found.text.startswith(f"{ward.export}/{said}"), found
+        shutil.rmtree(ward.export)
+        shutil.copytree(ward.home.root / "kept" / ward.name, ward.export)
+
+
+def test_a_forged_export_of_another_trial_is_written_again_by_the_number_in_its_name(sqlite_ward: Ward) -> None:
+    ward = sqlite_ward
+    other = ward.home.exports / f"{ward.name}-trial-3"
+    shutil.copytree(ward.export, other)
+    manifest = json.loads((other / "model.json").read_text())
+    try:
+        forge(other, {**manifest, "task": "ranking", "facts": {**manifest["facts"], "trial": "three"}})
+        assert ward.repair().findings == ()
+        assert json.loads((other / "model.json").read_text())["facts"]["trial"] == 3
+        other.rename(ward.home.exports / "named")
+        forge(ward.home.exports / "named", {**manifest, "facts": {**manifest["facts"], "trial": None}, "task": None})
+        left = ward.repair()
+        assert kinds(left) == {"damaged export"} and "must say of which trial it is" in left.notes[-1]
+    finally:
+        for place in (other, ward.home.exports / "named"):
+            shutil.rmtree(place, ignore_errors=True)
+
+
 # ---- what nobody can mend is left as it is, and said
+
+
+def test_a_file_of_somebody_in_an_export_is_named_and_left(sqlite_ward: Ward) -> None:
+    ward = sqlite_ward
+    (ward.export / "answers.csv").write_text("mine")
+    (found,) = ward.repair().findings
+    assert (found.kind, found.text) == ("foreign file", str(ward.export / "answers.csv"))
+    assert found.cure == "move it away; until then no new export takes the place of this one"
+    ExportedModel.load(ward.export)  # it is none of its files
+    damaging("model.onnx")(ward)
+    left = ward.repair()
+    assert kinds(left) == {"foreign file", "damaged export"} and "it holds other files: answers.csv" in left.notes[-1]
+    assert (ward.export / "answers.csv").read_text() == "mine"
+    (ward.export / "answers.csv").unlink()
+    assert ward.repair().findings == ()
 
 
 def test_a_trial_of_another_program_is_left_alone_and_named(ward: Ward) -> None:
