@@ -85,6 +85,17 @@ def running(words: list[str], port: int, health: str) -> Iterator[None]:
         process.wait(30)
 
 
+def serve_words(export: str, port: int) -> list[str]:
+    """The command that serves an export."""
+    return [sys.executable, "-m", "studies", "serve", export, "--port", str(port)]
+
+
+def mlflow_words(model: str, port: int) -> list[str]:
+    """The command by which MLflow serves a saved model, here and by one process."""
+    address = ["-h", "127.0.0.1", "-p", str(port), "--env-manager", "local", "--workers", "1"]
+    return [sys.executable, "-m", "mlflow", "models", "serve", "-m", model, *address]
+
+
 def ask(port: int, path: str, body: object, n: int, clients: int) -> list[float]:
     """Requests/s, and p50 and p99 in ms."""
     given = json.dumps([port, path, json.dumps(body), n, clients])
@@ -108,24 +119,7 @@ def main() -> None:
         mlflow.set_tracking_uri(f"sqlite:///{name}/mlflow.db")
         mlflow.pyfunc.save_model(f"{name}/model", python_model=served_model.__file__, artifacts={"export": str(export)})
         port = free_port()
-        serve = [sys.executable, "-m", "studies", "serve", str(export), "--port", str(port)]
-        rival = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "models",
-            "serve",
-            "-m",
-            f"{name}/model",
-            "-p",
-            str(port),
-            "-h",
-            "127.0.0.1",
-            "--env-manager",
-            "local",
-            "--workers",
-            "1",
-        ]
+        serve, rival = serve_words(str(export), port), mlflow_words(f"{name}/model", port)
         for side, words, health, path in (
             ("studies serve", serve, "/health", "/predict"), ("mlflow models serve", rival, "/ping", "/invocations"),
         ):  # fmt: skip

@@ -2,46 +2,51 @@
 
 What differs from table to table is data in `model.json`; `dlcore.cellrules` says how cells are read there, and a test
 holds the script's answers against dlcore's. It keeps the file in memory; `studies predict` does not.
+
+Rows are read one after the other, so that an error can say to which line it had come. Answers are written line by line:
+what is left in a buffer at the end would be lost on a full disk without a word.
 """
 
 PREDICT_SCRIPT = '''\
-"""Answers the rows of a CSV file: python predict.py rows.csv > answers.csv. Needs only onnxruntime and numpy."""
+"""python predict.py rows.csv > answers.csv (with the training's columns); needs only onnxruntime and numpy."""
 
 import argparse
 import csv
 import hashlib
 import json
 import re
+import signal
 import sys
 from datetime import datetime
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
-FOLDER = Path(__file__).resolve().parent
-READ = {"date": lambda iso: datetime.fromisoformat(iso).timestamp() if iso != "nan" else iso}
+FOLDER, reader = Path(__file__).resolve().parent, csv.reader([])
+READ = {"date": lambda iso: datetime.fromisoformat(iso).timestamp() if iso != "nan" else float(iso), "categorical": str}
+sys.excepthook = lambda _, error, __: argparse.ArgumentParser(usage=__doc__).error(f"{error} (line {reader.line_num})")
+getattr(signal, "SIGPIPE", None) and signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
-def values(cells, column):
-    """What the cells of a column are worth: what its rules in model.json leave of them."""
-    for pattern, new in column["cells"]:
-        cells = [re.sub(pattern, new, cell) for cell in cells]
-    return np.array([READ.get(column["kind"], str)(cell) for cell in cells], column["dtype"])
+def value(row, column):
+    """What a cell is worth: what the rules of its column in model.json leave of it."""
+    return READ.get(column["kind"], float)(reduce(lambda s, r: re.sub(*r, s), column["cells"], row[column["name"]]))
 
 
-try:
-    for line in (FOLDER / "SHA256SUMS").read_text().splitlines():
-        if hashlib.sha256((FOLDER / line[66:]).read_bytes()).hexdigest() != line[:64]:
-            raise ValueError(f"{FOLDER / line[66:]} must be as it was written, and is not: copy the export again")
-    model = json.loads((FOLDER / "model.json").read_bytes())
-    network = onnxruntime.InferenceSession(str(FOLDER / "model.onnx"), providers=["CPUExecutionProvider"])
-    lines = list(open(sys.argv[1], newline="\\n", encoding="utf-8-sig"))
-    rows = csv.reader(lines, delimiter=max(",;\\t|", key=lines[0].count), skipinitialspace=True, strict=True)
-    header, *rows = [tuple(map(str.strip, row)) for row in rows if len(row) > 1 or "".join(row).strip()]
-    table = np.array(rows, {"names": header, "formats": [object] * len(header)})
-    answers = network.run(None, {model["inputs"][c["name"]]: values(table[c["name"]], c) for c in model["columns"]})
-    csv.writer(open(1, "w", encoding="utf-8"), lineterminator="\\n").writerows([model["outputs"], *zip(*answers)])
-except (OSError, IndexError, ValueError, csv.Error) as error:
-    argparse.ArgumentParser(usage="python predict.py rows.csv > answers.csv (with the training's columns)").error(error)
+for line in (FOLDER / "SHA256SUMS").read_text().splitlines():
+    if hashlib.sha256((FOLDER / line[66:]).read_bytes()).hexdigest() != line[:64]:
+        raise ValueError(f"{FOLDER / line[66:]} must be as it was written, and is not: copy the export again")
+model = json.loads((FOLDER / "model.json").read_bytes())
+lines = list(open(sys.argv[1], newline="\\n", encoding="utf-8-sig")) or [""]
+reader = csv.reader(lines, delimiter=max(",;\\t|", key=lines[0].count), skipinitialspace=True, strict=True)
+rows = (tuple(map(str.strip, row)) for row in reader if len(row) > 1 or "".join(row).strip())
+header = next(rows, ())
+if wrong := [c["name"] for c in model["columns"] if header.count(c["name"]) != 1]:
+    raise ValueError(f"the file must have the columns {', '.join(wrong)}, each once")
+table = [[value(row, c) for c in model["columns"]] for row in (dict(zip(header, row, strict=True)) for row in rows)]
+inputs = {model["inputs"][c["name"]]: np.array([row.pop(0) for row in table], c["dtype"]) for c in model["columns"]}
+answers = onnxruntime.InferenceSession(str(FOLDER / "model.onnx"), providers=["CPUExecutionProvider"]).run(None, inputs)
+csv.writer(open(1, "w", 1, "utf-8"), lineterminator="\\n").writerows([model["outputs"], *zip(*answers)])
 '''

@@ -212,7 +212,7 @@ def _new_version(client: "MlflowClient", request: Request) -> str:
     # One folder per export: a version keeps its files when a later winner comes.
     place = f"model-{winner.onnx_sha256[:12]}"
     with tempfile.TemporaryDirectory() as scratch:
-        _save_model(Path(scratch) / place, folder, request.input_example)
+        save_model(Path(scratch) / place, folder, request.input_example)
         client.log_artifacts(request.run_id, str(Path(scratch) / place), place)
     client.log_artifacts(request.run_id, str(folder), "export")
     try:
@@ -225,7 +225,7 @@ def _new_version(client: "MlflowClient", request: Request) -> str:
     return str(created.version)
 
 
-def _save_model(target: Path, export: Path, rows: Mapping[str, list[float | str]] | None) -> None:
+def save_model(target: Path, export: Path, rows: Mapping[str, list[float | str]] | None) -> None:
     """Write the export as an MLflow model: a script around onnxruntime, no pickle."""
     import mlflow.pyfunc
     import pandas as pd

@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home, splits = tmp_path_factory.mktemp("served"), splits_of_all_kinds("binary")
     config = ModelConfig(splits.n_features, splits.n_outputs, (8,))
     export_model(home / "export", build_model(config, seed=1), config, splits, {})
-    registry._save_model(home / "model", home / "export", None)
+    registry.save_model(home / "model", home / "export", None)
     return home
 
 
@@ -84,7 +84,7 @@ def dated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     splits = load_splits(DataConfig(path=str(home / "t.csv"), target=("y",)), 0)
     config = ModelConfig(splits.n_features, splits.n_outputs, (8,))
     export_model(home / "export", build_model(config, seed=1), config, splits, {})
-    registry._save_model(home / "model", home / "export", None)
+    registry.save_model(home / "model", home / "export", None)
     return home
 
 
