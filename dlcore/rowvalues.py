@@ -49,7 +49,8 @@ class RowReader:
 
     def learn(self, cells: Mapping[str, Any]) -> "RowReader":
         """The reader that also knows what the first rows say, (n,) pyarrow arrays as `read` takes them."""
-        texts = {name: column.slice(0, FIRST_ROWS) for name, column in cells.items() if pa.types.is_string(column.type)}
+        first = {name: _decoded(column.slice(0, FIRST_ROWS)) for name, column in cells.items()}
+        texts = {name: column for name, column in first.items() if pa.types.is_string(column.type)}
         open_ones = [name for name in texts if self.forms[name] in ("", PLAIN) and self.kinds[name] in RULES]
         if not open_ones:
             return self
@@ -162,10 +163,9 @@ def _texts(column: Any) -> NDArray[Any]:
 
 def _simple(column: Any, name: str, kind: str) -> Any:
     """Texts without nulls, or float64 with NaN: as `dlcore.parquet` reads them, and dates always as seconds."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return pc.fill_null(column.cast(pa.string()), "")
+    column = _decoded(column)
+    if pa.types.is_string(column.type):
+        return column
     native = "numeric"
     if pa.types.is_boolean(column.type):
         native, numbers = "boolean", column.cast(pa.float64())
@@ -180,6 +180,15 @@ def _simple(column: Any, name: str, kind: str) -> Any:
         raw = as_text_column(RawColumn(name, values, NO_CODES, native=native))
         return pa.array(np.array([*raw.texts, ""], dtype=object)[raw.codes], pa.string())
     return pa.array(values)
+
+
+def _decoded(column: Any) -> Any:
+    """Texts of any encoding as plain ones, "" where null; all else as it is."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return pc.fill_null(column.cast(pa.string()), "")
+    return column
 
 
 def _first_columns(texts: Mapping[str, list[str]], is_text: Mapping[str, bool], separator: str) -> RawTable:

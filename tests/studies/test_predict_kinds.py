@@ -95,6 +95,72 @@ def test_unseen_and_missing_values_and_other_columns_are_answered(
     assert len(found) == 3 and np.isfinite(found).all()
 
 
+def one_answer(folder: Path, size: float, city: str, is_new: float, sold: float) -> float:
+    columns = {"size": np.array([size]), "city": np.array([city], dtype=object)}
+    columns |= {"is_new": np.array([is_new]), "sold": np.array([sold])}
+    return float(ExportedModel.load(folder).predict(columns)["prediction"][0])
+
+
+NOTHING = float("nan")
+
+
+def test_a_row_of_holes_is_answered_however_a_hole_is_written(
+    exported: tuple[Path, DataSplits], tmp_path: Path
+) -> None:
+    folder, _ = exported
+    expected = one_answer(folder, NOTHING, "", NOTHING, NOTHING)
+    assert np.isfinite(expected)
+    rows = [";;;", "NA;n/a;nan;NULL", "?;?;?;?", " ; NaN ;none;", "nan;;NA;N/A"]
+    assert predictions(folder, rows, tmp_path, header="size;city;is_new;sold") == [expected] * len(rows)
+    holes: dict[str, list[object]] = {
+        "null": [pa.nulls(3)] * 4,
+        "typed": [pa.nulls(3, t) for t in (pa.float32(), pa.string(), pa.bool_(), pa.timestamp("us"))],
+        "nan": [pa.array([NOTHING] * 3)] * 4,
+        "texts": [pa.array(["", "NA", None])] * 4,
+        "categories": [pa.array(["", "NA", None]).dictionary_encode()] * 4,
+        "large": [pa.array([None, "NA", ""], pa.large_string())] * 4,
+    }
+    for form, columns in holes.items():
+        pq.write_table(pa.table(columns, names=["size", "city", "is_new", "sold"]), tmp_path / "rows.parquet")
+        assert predict_file(folder, tmp_path / "rows.parquet", tmp_path / "out.parquet").sentences() == [], form
+        assert pq.read_table(tmp_path / "out.parquet")["prediction"].to_pylist() == [expected] * 3, form
+
+
+def test_true_and_false_are_understood_however_they_are_written(
+    exported: tuple[Path, DataSplits], tmp_path: Path
+) -> None:
+    folder, _ = exported
+    yes, no, unknown = (one_answer(folder, 1.5, "Rome", truth, NOTHING) for truth in (1.0, 0.0, NOTHING))
+    assert len({yes, no, unknown}) == 3
+    cells = {
+        "true": yes,
+        "TRUE": yes,
+        " Yes ": yes,
+        "1": yes,
+        "False": no,
+        "NO": no,
+        "0": no,
+        "": unknown,
+        "NA": unknown,
+    }
+    rows = [f"1,5;Rome;{cell};" for cell in cells]
+    assert predictions(folder, rows, tmp_path, header="size;city;is_new;sold") == list(cells.values())
+    for truths in ([True, False, None], [1, 0, None], [1.0, 0.0, NOTHING], ["yes", "False", ""]):
+        columns = {"size": [1.5] * 3, "city": ["Rome"] * 3, "is_new": truths, "sold": pa.nulls(3)}
+        pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
+        assert predict_file(folder, tmp_path / "rows.parquet", tmp_path / "out.parquet").sentences() == []
+        assert pq.read_table(tmp_path / "out.parquet")["prediction"].to_pylist() == [yes, no, unknown], truths
+
+
+@pytest.mark.parametrize("cell", ["2", "-1", "0.5", "y", "wahr", "inf"])
+def test_what_is_neither_true_nor_false_has_no_answer(
+    exported: tuple[Path, DataSplits], tmp_path: Path, cell: str
+) -> None:
+    (tmp_path / "rows.csv").write_text(f"size;city;is_new;sold\n1,5;Rome;{cell};\n1,5;Rome;yes;\n")
+    outcome = predict_file(exported[0], tmp_path / "rows.csv", tmp_path / "out.csv")
+    assert (outcome.n_rows, outcome.n_unanswered) == (2, 1) and f"line 2 has {cell!r}" in outcome.sentences()[1]
+
+
 WRONG = {
     "size": ("many;Rome;yes;3/4/2024", "column 'size' must hold finite numbers, written as 1.234,5; line 3 has 'many'"),
     "sold": ("1,0;Rome;yes;soon", "column 'sold' must hold dates, written as day/month/year; line 3 has 'soon'"),
