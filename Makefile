@@ -77,6 +77,7 @@ bench: $(READY) ## the measured claims, beside what people do today
 	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.pages
 	$(BIN)/python -m benchmarks.search_quality
+	$(BIN)/python -m benchmarks.transfer
 
 clean: ## remove what can be made again; studies, models and runs in mlruns/ stay
 	rm -rf .venv build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

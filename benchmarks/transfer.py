@@ -1,0 +1,292 @@
+"""Transfer learning on digits: trained on 0 to 4, moved to 5 to 9, of which few rows have labels.
+
+Two sides learn 5 to 9 from the same labelled rows: one begins with the hidden layers of a network that knows 0 to 4
+(which layers are frozen, and how fast the others learn, is a part of its configuration), the other from scratch. Twice:
+with plain training, where a side has but a learning rate and its start to choose; and with every cure for overfitting
+on both sides. Each side chooses among as many configurations, which are drawn once, on one half of the rows of 5 to 9,
+by the mean accuracy over ten draws of labelled rows. Reported is the other half: ten other draws, several networks for
+each, accuracy after the last epoch. Nothing is chosen there. Logistic regression on the pixels stands beside them, its
+strength chosen in the same way.
+
+    python -m benchmarks.transfer
+    python -m benchmarks.transfer --configurations 16 --sizes 10 50
+    python -m benchmarks.transfer --record
+
+Needs nothing but dlcore's dependencies; with --record matplotlib, too. All networks of a size train as one population.
+"""
+
+import argparse
+import math
+import random
+import statistics
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from scipy import stats
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from benchmarks.record import provenance, record, table
+from dlcore.backbone import Backbone, backbone_of
+from dlcore.config import ModelConfig, TrainConfig
+from dlcore.parallel import populate
+from dlcore.population import Member, MemberState
+from dlcore.rows import Rows, TensorData
+from dlcore.tasks import Task
+
+DRAWS = 10
+NETWORKS = 5
+"""Of each draw that is reported; their mean is the draw's figure."""
+SIDES = ("transfer", "scratch")
+TRAININGS = ("plain", "with cures")
+SHAPES = {"one": (128,), "two": (128, 128), "wide": (256,)}
+# A network that is trained for long keeps of its rows what tells 0 to 4 apart, and loses the rest, which 5 to 9 need:
+# few epochs, noise and mixtures of rows work against that.
+SHORT = TrainConfig(4, optimizer="adamw", learning_rate=1e-3, weight_decay=0.0, objective="accuracy")
+LONG = replace(SHORT, epochs=60, schedule="cosine", noise=0.5, mixup=0.4)
+SOURCES = [(shape, training) for shape in SHAPES for training in (SHORT, LONG)]
+TRAINING = TrainConfig(60, batch_size=50, optimizer="adamw", schedule="cosine", objective="accuracy")
+STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+HEADER = ["training", "labelled rows", *SIDES, "lead, 95 % interval", "draws won", "p", "logistic regression"]
+PLOT = Path(__file__).parent / "plots" / "transfer.svg"
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """How one network learns 5 to 9."""
+
+    model: ModelConfig
+    training: TrainConfig
+    backbone: Backbone | None = None
+
+    def __str__(self) -> str:
+        own = [f"{'-'.join(map(str, self.model.widths))}", f"rate {self.training.learning_rate:.2g}"]
+        values = {"dropout": self.model.dropout, "noise": self.training.noise, "mixup": self.training.mixup}
+        values |= {"decay": self.training.weight_decay, "smoothing": self.training.label_smoothing}
+        own += [f"{name} {value:g}" for name, value in values.items() if value]
+        if self.backbone is None:
+            own.append(self.model.initialization)
+        else:
+            own += [f"{self.training.n_frozen} frozen", f"backbone at {self.training.backbone_rate:.2g} of the rate"]
+        return ", ".join(own)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What both sides reach with so many labelled rows, one figure per draw."""
+
+    training: str
+    size: int
+    values: dict[str, list[float]]
+    linear: list[float]
+
+    @property
+    def leads(self) -> list[float]:
+        """Of transfer, per draw."""
+        return [ours - theirs for ours, theirs in zip(*(self.values[side] for side in SIDES), strict=True)]
+
+    def row(self) -> list[str]:
+        """A line of the table."""
+        mean, low, high = interval(self.leads)
+        won = sum(lead > 0 for lead in self.leads)
+        p_value = float(stats.ttest_1samp(self.leads, 0, alternative="greater").pvalue)
+        return [
+            self.training,
+            str(self.size),
+            *(f"{statistics.fmean(self.values[side]):.4f}" for side in SIDES),
+            f"{mean:+.4f} ({low:+.4f} to {high:+.4f})",
+            f"{won} of {len(self.leads)}",
+            f"{p_value:.3f}",
+            f"{statistics.fmean(self.linear):.4f}",
+        ]
+
+
+def digits(classes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Rows of some classes, the same scaling for all: pixels are 0 to 16; and their labels from 0."""
+    bunch = load_digits()
+    is_own = torch.from_numpy(bunch.target >= classes[0]) & torch.from_numpy(bunch.target <= classes[-1])
+    x = (torch.from_numpy(bunch.data).float() - 5) / 6
+    return x[is_own], torch.from_numpy(bunch.target).long()[is_own] - classes[0]
+
+
+def trained(members: Sequence[Member], data: TensorData) -> Sequence[MemberState]:
+    """All of them to the end."""
+    population = populate(members, data, order_seed=0)
+    for _ in population.advance(members[0].train_config.epochs):
+        pass
+    return population.states
+
+
+def sources() -> list[Backbone]:
+    """Hidden layers of networks that know 0 to 4."""
+    x, y = digits(range(5))
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    train, val = order[len(x) // 5 :], order[: len(x) // 5]
+    data = TensorData(Task("multiclass", 5), x[train], y[train], x[val], y[val])
+    found = []
+    for seed, (shape, training) in enumerate(SOURCES):
+        member = Member(ModelConfig(64, 5, SHAPES[shape]), training, seed=seed)
+        (state,) = trained([member], data)
+        assert state.best is not None
+        words = f"source {SHAPES[shape]}, {training.epochs} epochs"
+        print(f"{words}: {state.best.val_metric:.4f} on val of 0 to 4", flush=True)
+        found.append(backbone_of(member.model_config, state.best_weights))
+    return found
+
+
+def configurations(side: str, kind: str, n: int, backbones: Sequence[Backbone]) -> list[Configuration]:
+    """Those of a side, the same whatever the number of labelled rows; both sides draw alike what both have."""
+    common, start = random.Random(kind), random.Random(f"{kind} {side}")
+    found = []
+    for _ in range(n):
+        training, dropout = replace(TRAINING, learning_rate=10 ** common.uniform(-3.5, -1.5)), 0.0
+        if kind == "with cures":
+            dropout = common.choice([0.0, 0.2, 0.4])
+            training = replace(
+                training,
+                weight_decay=common.choice([0.0, 0.1, 1.0]),
+                noise=common.choice([0.0, 0.3, 0.6, 1.0]),
+                mixup=common.choice([0.0, 0.0, 0.4]),
+                label_smoothing=common.choice([0.0, 0.1]),
+            )
+        if side == "scratch":
+            initialization = start.choice(["default", "kaiming_normal", "orthogonal"])
+            widths = start.choice(list(SHAPES.values()))
+            model = ModelConfig(64, 5, widths, initialization=initialization, dropout=dropout)
+            found.append(Configuration(model, training))
+            continue
+        backbone = start.choice(backbones)
+        n_frozen, rate = start.randint(0, len(backbone.widths)), 10 ** start.uniform(-2, 0)
+        own = replace(training, n_frozen=n_frozen, backbone_rate=rate)
+        found.append(Configuration(backbone.model_config(5, dropout=dropout), own, backbone))
+    return found
+
+
+def halves() -> tuple[Tensor, Tensor]:
+    """Numbers of the rows of 5 to 9 to choose on, and of those to report on."""
+    n = len(digits(range(5, 10))[0])
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(1))
+    return order[: n // 2], order[n // 2 :]
+
+
+def draws(rows: Tensor, size: int, largest: int) -> list[Rows]:
+    """Labelled rows, of each class as many, and those to measure on: the same whatever the size."""
+    _, y = digits(range(5, 10))
+    found = []
+    for seed in range(DRAWS):
+        order = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
+        by_class = [order[y[order] == label] for label in range(5)]
+        labelled = torch.stack([own[: largest // 5] for own in by_class], 1)
+        rest = torch.cat([own[largest // 5 :] for own in by_class])
+        found.append(Rows(labelled[: size // 5].flatten(), rest))
+    return found
+
+
+def accuracies(own: Sequence[Configuration], rows: Sequence[Rows], n_networks: int) -> list[list[float]]:
+    """Of each configuration and draw, after the last epoch, the mean over its networks; one that diverged guesses."""
+    x, y = digits(range(5, 10))
+    members = [
+        Member(each.model, each.training, seed=1000 * place + network, rows=some, backbone=each.backbone)
+        for each in own
+        for place, some in enumerate(rows)
+        for network in range(n_networks)
+    ]
+    states = trained(members, TensorData(Task("multiclass", 5), x, y, x, y))
+    last = iter([0.2 if s.divergence is not None else s.curve[-1].val_metric for s in states])
+    return [[statistics.fmean(next(last) for _ in range(n_networks)) for _ in rows] for _ in own]
+
+
+def linear(strength: float, rows: Sequence[Rows]) -> list[float]:
+    """Accuracy of logistic regression on the pixels, for each draw."""
+    x, y = (values.numpy() for values in digits(range(5, 10)))
+    found = []
+    for some in rows:
+        train, val = some.train.numpy(), some.val.numpy()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a weak penalty wants more iterations
+            model = LogisticRegression(C=strength, max_iter=500).fit(x[train], y[train])
+        found.append(float((model.predict(x[val]) == y[val]).mean()))
+    return found
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean, and its 95 % interval by Student's t."""
+    mean = statistics.fmean(values)
+    reach = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return mean, mean - reach, mean + reach
+
+
+def compare(size: int, largest: int, n: int, backbones: Sequence[Backbone]) -> list[Comparison]:
+    """Choose on one half of the rows, and measure on the other."""
+    to_choose, to_report = (draws(half, size, largest) for half in halves())
+    strength = max(STRENGTHS, key=lambda each: statistics.fmean(linear(each, to_choose)))
+    own_linear, found = linear(strength, to_report), []
+    for kind in TRAININGS:
+        values = {}
+        for side in SIDES:
+            own = configurations(side, kind, n, backbones)
+            means = [statistics.fmean(each) for each in accuracies(own, to_choose, 1)]
+            chosen = own[means.index(max(means))]
+            print(f"{size:>4} rows, {kind}, {side}: {max(means):.4f} by {chosen}", flush=True)
+            (values[side],) = accuracies([chosen], to_report, NETWORKS)
+        found.append(Comparison(kind, size, values, own_linear))
+        print(" | ".join(found[-1].row()), flush=True)
+    return found
+
+
+def draw(found: Sequence[Comparison]) -> None:
+    """Accuracy over labelled rows, one line per side, with the intervals over draws."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    for axes, kind in zip(figure.subplots(1, len(TRAININGS), sharey=True), TRAININGS, strict=True):
+        own = [each for each in found if each.training == kind]
+        lines = {side: [each.values[side] for each in own] for side in SIDES}
+        lines["logistic regression"] = [each.linear for each in own]
+        for (name, values), color in zip(lines.items(), ("#0072b2", "#d55e00", "#555555"), strict=True):
+            spans = [interval(each) for each in values]
+            reach = [mean - low for mean, low, _ in spans]
+            sizes = [each.size for each in own]
+            axes.errorbar(sizes, [s[0] for s in spans], reach, marker="o", capsize=3, color=color, label=name)
+        axes.set(xscale="log", xlabel="labelled rows of 5 to 9")
+        axes.set_xticks([each.size for each in own], [str(each.size) for each in own])
+        axes.minorticks_off()
+        axes.set_title(f"{kind[0].upper()}{kind[1:]}", loc="left")
+        axes.grid(visible=True, alpha=0.25)
+    figure.axes[0].set_ylabel("accuracy on rows that nobody saw")
+    figure.axes[0].legend(frameon=False, loc="lower right")
+    PLOT.parent.mkdir(exist_ok=True)
+    figure.savefig(PLOT, metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", type=int, default=[10, 50, 200], help="labelled rows, multiples of 5")
+    parser.add_argument("--configurations", type=int, default=16, help="of each side")
+    parser.add_argument("--record", action="store_true", help="put table and picture into RESULTS.md")
+    arguments = parser.parse_args()
+    print(provenance(), flush=True)
+    backbones = sources()
+    largest, found = max(arguments.sizes), list[Comparison]()
+    for size in arguments.sizes:
+        found += compare(size, largest, arguments.configurations, backbones)
+    found.sort(key=lambda each: TRAININGS.index(each.training))
+    text = (
+        f"Digits: from 0 to 4 to 5 to 9. Mean accuracy over {DRAWS} draws of labelled rows, {NETWORKS} networks each; "
+        f"of {arguments.configurations} configurations a side the best one on other rows; p is one-sided, of the lead."
+    )
+    text = f"{text}\n\n{table(HEADER, [each.row() for each in found])}"
+    print("\n" + text)
+    if arguments.record:
+        draw(found)
+        record(
+            "Transfer learning", f"{text}\n\n![Accuracy over labelled rows, transfer and scratch](plots/{PLOT.name})"
+        )
+
+
+if __name__ == "__main__":
+    main()
