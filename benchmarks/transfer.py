@@ -1,12 +1,13 @@
-"""Transfer learning on digits: trained on 0 to 4, moved to 5 to 9, of which few rows have labels.
+"""Transfer learning on digits: to a new task of which few rows have labels, from a network that knows another one.
 
-Two sides learn 5 to 9 from the same labelled rows: one begins with the hidden layers of a network that knows 0 to 4
-(which layers are frozen, and how fast the others learn, is a part of its configuration), the other from scratch. Twice:
-with plain training, where a side has but a learning rate and its start to choose; and with every cure for overfitting
-on both sides. Each side chooses among as many configurations, which are drawn once, on one half of the rows of 5 to 9,
-by the mean accuracy over ten draws of labelled rows. Reported is the other half: ten other draws, several networks for
-each, accuracy after the last epoch. Nothing is chosen there. Logistic regression on the pixels stands beside them, its
-strength chosen in the same way.
+Twice: from 0 to 4 to 5 to 9, where the new classes were never seen; and from which digit it is to whether it is odd,
+other rows of the same digits. Two sides learn the new task from the same labelled rows: one begins with the hidden
+layers of a network that knows the old one (which layers are frozen, and how fast the others learn, is a part of its
+configuration), the other from scratch. Twice again: with plain training, where a side has but a learning rate and its
+start to choose; and with every cure for overfitting on both sides. Each side chooses among as many configurations,
+which are drawn once, on one half of the new task's rows, by the mean accuracy over ten draws of labelled rows. Reported
+is the other half: ten other draws, several networks for each, accuracy after the last epoch. Nothing is chosen there.
+Logistic regression on the pixels stands beside them, its strength chosen in the same way.
 
     python -m benchmarks.transfer
     python -m benchmarks.transfer --configurations 16 --sizes 10 50
@@ -51,13 +52,34 @@ LONG = replace(SHORT, epochs=60, schedule="cosine", noise=0.5, mixup=0.4)
 SOURCES = [(shape, training) for shape in SHAPES for training in (SHORT, LONG)]
 TRAINING = TrainConfig(60, batch_size=50, optimizer="adamw", schedule="cosine", objective="accuracy")
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-HEADER = ["training", "labelled rows", *SIDES, "lead, 95 % interval", "draws won", "p", "logistic regression"]
+HEADER = ["task", "training", "labelled rows", *SIDES, "lead, 95 % interval", "draws won", "p", "logistic regression"]
 PLOT = Path(__file__).parent / "plots" / "transfer.svg"
 
 
 @dataclass(frozen=True)
+class Move:
+    """Rows of an old task and of a new one, scaled alike, labels from 0."""
+
+    name: str
+    source: tuple[Tensor, Tensor]
+    x: Tensor
+    y: Tensor
+
+    @property
+    def n_classes(self) -> int:
+        """Of the new task."""
+        return int(self.y.max()) + 1
+
+    @property
+    def halves(self) -> tuple[Tensor, Tensor]:
+        """Numbers of the new task's rows to choose on, and of those to report on."""
+        order = torch.randperm(len(self.y), generator=torch.Generator().manual_seed(1))
+        return order[: len(order) // 2], order[len(order) // 2 :]
+
+
+@dataclass(frozen=True)
 class Configuration:
-    """How one network learns 5 to 9."""
+    """How one network learns the new task."""
 
     model: ModelConfig
     training: TrainConfig
@@ -79,6 +101,7 @@ class Configuration:
 class Comparison:
     """What both sides reach with so many labelled rows, one figure per draw."""
 
+    task: str
     training: str
     size: int
     values: dict[str, list[float]]
@@ -95,6 +118,7 @@ class Comparison:
         won = sum(lead > 0 for lead in self.leads)
         p_value = float(stats.ttest_1samp(self.leads, 0, alternative="greater").pvalue)
         return [
+            self.task,
             self.training,
             str(self.size),
             *(f"{statistics.fmean(self.values[side]):.4f}" for side in SIDES),
@@ -105,12 +129,16 @@ class Comparison:
         ]
 
 
-def digits(classes: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Rows of some classes, the same scaling for all: pixels are 0 to 16; and their labels from 0."""
+def moves() -> list[Move]:
+    """Both; pixels are 0 to 16, and scaled the same way in all rows."""
     bunch = load_digits()
-    is_own = torch.from_numpy(bunch.target >= classes[0]) & torch.from_numpy(bunch.target <= classes[-1])
-    x = (torch.from_numpy(bunch.data).float() - 5) / 6
-    return x[is_own], torch.from_numpy(bunch.target).long()[is_own] - classes[0]
+    x, y = (torch.from_numpy(bunch.data).float() - 5) / 6, torch.from_numpy(bunch.target).long()
+    is_new = y >= 5
+    half = torch.randperm(len(y), generator=torch.Generator().manual_seed(2)) < len(y) // 2
+    return [
+        Move("0 to 4, then 5 to 9", (x[~is_new], y[~is_new]), x[is_new], y[is_new] - 5),
+        Move("which digit, then whether odd", (x[half], y[half]), x[~half], y[~half] % 2),
+    ]
 
 
 def trained(members: Sequence[Member], data: TensorData) -> Sequence[MemberState]:
@@ -121,24 +149,25 @@ def trained(members: Sequence[Member], data: TensorData) -> Sequence[MemberState
     return population.states
 
 
-def sources() -> list[Backbone]:
-    """Hidden layers of networks that know 0 to 4."""
-    x, y = digits(range(5))
+def sources(move: Move) -> list[Backbone]:
+    """Hidden layers of networks that know the old task."""
+    x, y = move.source
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     train, val = order[len(x) // 5 :], order[: len(x) // 5]
-    data = TensorData(Task("multiclass", 5), x[train], y[train], x[val], y[val])
+    n_classes = int(y.max()) + 1
+    data = TensorData(Task("multiclass", n_classes), x[train], y[train], x[val], y[val])
     found = []
     for seed, (shape, training) in enumerate(SOURCES):
-        member = Member(ModelConfig(64, 5, SHAPES[shape]), training, seed=seed)
+        member = Member(ModelConfig(64, n_classes, SHAPES[shape]), training, seed=seed)
         (state,) = trained([member], data)
         assert state.best is not None
         words = f"source {SHAPES[shape]}, {training.epochs} epochs"
-        print(f"{words}: {state.best.val_metric:.4f} on val of 0 to 4", flush=True)
+        print(f"{words}: {state.best.val_metric:.4f} on val of the old task", flush=True)
         found.append(backbone_of(member.model_config, state.best_weights))
     return found
 
 
-def configurations(side: str, kind: str, n: int, backbones: Sequence[Backbone]) -> list[Configuration]:
+def configurations(side: str, kind: str, n: int, n_classes: int, backbones: Sequence[Backbone]) -> list[Configuration]:
     """Those of a side, the same whatever the number of labelled rows; both sides draw alike what both have."""
     common, start = random.Random(kind), random.Random(f"{kind} {side}")
     found = []
@@ -156,53 +185,46 @@ def configurations(side: str, kind: str, n: int, backbones: Sequence[Backbone]) 
         if side == "scratch":
             initialization = start.choice(["default", "kaiming_normal", "orthogonal"])
             widths = start.choice(list(SHAPES.values()))
-            model = ModelConfig(64, 5, widths, initialization=initialization, dropout=dropout)
+            model = ModelConfig(64, n_classes, widths, initialization=initialization, dropout=dropout)
             found.append(Configuration(model, training))
             continue
         backbone = start.choice(backbones)
         n_frozen, rate = start.randint(0, len(backbone.widths)), 10 ** start.uniform(-2, 0)
         own = replace(training, n_frozen=n_frozen, backbone_rate=rate)
-        found.append(Configuration(backbone.model_config(5, dropout=dropout), own, backbone))
+        found.append(Configuration(backbone.model_config(n_classes, dropout=dropout), own, backbone))
     return found
 
 
-def halves() -> tuple[Tensor, Tensor]:
-    """Numbers of the rows of 5 to 9 to choose on, and of those to report on."""
-    n = len(digits(range(5, 10))[0])
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(1))
-    return order[: n // 2], order[n // 2 :]
-
-
-def draws(rows: Tensor, size: int, largest: int) -> list[Rows]:
+def draws(move: Move, rows: Tensor, size: int, largest: int) -> list[Rows]:
     """Labelled rows, of each class as many, and those to measure on: the same whatever the size."""
-    _, y = digits(range(5, 10))
+    y, n = move.y, move.n_classes
     found = []
     for seed in range(DRAWS):
         order = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
-        by_class = [order[y[order] == label] for label in range(5)]
-        labelled = torch.stack([own[: largest // 5] for own in by_class], 1)
-        rest = torch.cat([own[largest // 5 :] for own in by_class])
-        found.append(Rows(labelled[: size // 5].flatten(), rest))
+        by_class = [order[y[order] == label] for label in range(n)]
+        labelled = torch.stack([own[: largest // n] for own in by_class], 1)
+        rest = torch.cat([own[largest // n :] for own in by_class])
+        found.append(Rows(labelled[: size // n].flatten(), rest))
     return found
 
 
-def accuracies(own: Sequence[Configuration], rows: Sequence[Rows], n_networks: int) -> list[list[float]]:
+def accuracies(move: Move, own: Sequence[Configuration], rows: Sequence[Rows], n_networks: int) -> list[list[float]]:
     """Of each configuration and draw, after the last epoch, the mean over its networks; one that diverged guesses."""
-    x, y = digits(range(5, 10))
+    x, y, n_classes = move.x, move.y, move.n_classes
     members = [
         Member(each.model, each.training, seed=1000 * place + network, rows=some, backbone=each.backbone)
         for each in own
         for place, some in enumerate(rows)
         for network in range(n_networks)
     ]
-    states = trained(members, TensorData(Task("multiclass", 5), x, y, x, y))
-    last = iter([0.2 if s.divergence is not None else s.curve[-1].val_metric for s in states])
+    states = trained(members, TensorData(Task("multiclass", n_classes), x, y, x, y))
+    last = iter([1 / n_classes if s.divergence is not None else s.curve[-1].val_metric for s in states])
     return [[statistics.fmean(next(last) for _ in range(n_networks)) for _ in rows] for _ in own]
 
 
-def linear(strength: float, rows: Sequence[Rows]) -> list[float]:
+def linear(move: Move, strength: float, rows: Sequence[Rows]) -> list[float]:
     """Accuracy of logistic regression on the pixels, for each draw."""
-    x, y = (values.numpy() for values in digits(range(5, 10)))
+    x, y = (values.numpy() for values in (move.x, move.y))
     found = []
     for some in rows:
         train, val = some.train.numpy(), some.val.numpy()
@@ -220,20 +242,20 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - reach, mean + reach
 
 
-def compare(size: int, largest: int, n: int, backbones: Sequence[Backbone]) -> list[Comparison]:
+def compare(move: Move, size: int, largest: int, n: int, backbones: Sequence[Backbone]) -> list[Comparison]:
     """Choose on one half of the rows, and measure on the other."""
-    to_choose, to_report = (draws(half, size, largest) for half in halves())
-    strength = max(STRENGTHS, key=lambda each: statistics.fmean(linear(each, to_choose)))
-    own_linear, found = linear(strength, to_report), []
+    to_choose, to_report = (draws(move, half, size, largest) for half in move.halves)
+    strength = max(STRENGTHS, key=lambda each: statistics.fmean(linear(move, each, to_choose)))
+    own_linear, found = linear(move, strength, to_report), []
     for kind in TRAININGS:
         values = {}
         for side in SIDES:
-            own = configurations(side, kind, n, backbones)
-            means = [statistics.fmean(each) for each in accuracies(own, to_choose, 1)]
+            own = configurations(side, kind, n, move.n_classes, backbones)
+            means = [statistics.fmean(each) for each in accuracies(move, own, to_choose, 1)]
             chosen = own[means.index(max(means))]
             print(f"{size:>4} rows, {kind}, {side}: {max(means):.4f} by {chosen}", flush=True)
-            (values[side],) = accuracies([chosen], to_report, NETWORKS)
-        found.append(Comparison(kind, size, values, own_linear))
+            (values[side],) = accuracies(move, [chosen], to_report, NETWORKS)
+        found.append(Comparison(move.name, kind, size, values, own_linear))
         print(" | ".join(found[-1].row()), flush=True)
     return found
 
@@ -242,41 +264,46 @@ def draw(found: Sequence[Comparison]) -> None:
     """Accuracy over labelled rows, one line per side, with the intervals over draws."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    for axes, kind in zip(figure.subplots(1, len(TRAININGS), sharey=True), TRAININGS, strict=True):
-        own = [each for each in found if each.training == kind]
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    panels = list(dict.fromkeys((each.task, each.training) for each in found))
+    n_tasks = len({task for task, _ in panels})
+    grid = figure.subplots(n_tasks, len(TRAININGS), sharex=True, sharey="row", squeeze=False)
+    for axes, panel in zip(grid.flat, panels, strict=True):
+        own = [each for each in found if (each.task, each.training) == panel]
         lines = {side: [each.values[side] for each in own] for side in SIDES}
         lines["logistic regression"] = [each.linear for each in own]
+        sizes = [each.size for each in own]
         for (name, values), color in zip(lines.items(), ("#0072b2", "#d55e00", "#555555"), strict=True):
             spans = [interval(each) for each in values]
             reach = [mean - low for mean, low, _ in spans]
-            sizes = [each.size for each in own]
-            axes.errorbar(sizes, [s[0] for s in spans], reach, marker="o", capsize=3, color=color, label=name)
-        axes.set(xscale="log", xlabel="labelled rows of 5 to 9")
-        axes.set_xticks([each.size for each in own], [str(each.size) for each in own])
+            axes.errorbar(sizes, [mean for mean, _, _ in spans], reach, marker="o", capsize=3, color=color, label=name)
+        axes.set(xscale="log")
+        axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
-        axes.set_title(f"{kind[0].upper()}{kind[1:]}", loc="left")
+        axes.set_title(f"{panel[0]}: {panel[1]}", loc="left")
         axes.grid(visible=True, alpha=0.25)
-    figure.axes[0].set_ylabel("accuracy on rows that nobody saw")
-    figure.axes[0].legend(frameon=False, loc="lower right")
+    figure.supxlabel("labelled rows of the new task")
+    figure.supylabel("accuracy on rows that nobody saw, mean and 95 % interval over draws")
+    grid.flat[0].legend(frameon=False, loc="lower right")
     PLOT.parent.mkdir(exist_ok=True)
     figure.savefig(PLOT, metadata={"Date": None})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", type=int, default=[10, 50, 200], help="labelled rows, multiples of 5")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[10, 50, 200], help="labelled rows, multiples of 10")
     parser.add_argument("--configurations", type=int, default=16, help="of each side")
     parser.add_argument("--record", action="store_true", help="put table and picture into RESULTS.md")
     arguments = parser.parse_args()
     print(provenance(), flush=True)
-    backbones = sources()
     largest, found = max(arguments.sizes), list[Comparison]()
-    for size in arguments.sizes:
-        found += compare(size, largest, arguments.configurations, backbones)
-    found.sort(key=lambda each: TRAININGS.index(each.training))
+    for move in moves():
+        backbones, own = sources(move), list[Comparison]()
+        for size in arguments.sizes:
+            own += compare(move, size, largest, arguments.configurations, backbones)
+        found += sorted(own, key=lambda each: TRAININGS.index(each.training))
     text = (
-        f"Digits: from 0 to 4 to 5 to 9. Mean accuracy over {DRAWS} draws of labelled rows, {NETWORKS} networks each; "
+        f"Digits. Mean accuracy over {DRAWS} draws of labelled rows, {NETWORKS} networks each; "
         f"of {arguments.configurations} configurations a side the best one on other rows; p is one-sided, of the lead."
     )
     text = f"{text}\n\n{table(HEADER, [each.row() for each in found])}"
