@@ -1,6 +1,6 @@
 """The block that a terminal shows while a study runs: a bar, the best so far and its course, rungs, the latest epoch.
 
-It is written by hand as five lines of text, not laid out anew: drawing it must not take what training could use.
+It is written by hand as a few lines of text, not laid out anew: drawing it must not take what training could use.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,8 @@ _BARS = "▁▂▃▄▅▆▇█"
 _ASCII_BARS = "_.-~=+*#"
 _LABEL = 8
 """Columns of the words at the left."""
+_LEAST_ROOM = 30
+"""Columns of hyperparameters, however narrow the terminal."""
 
 
 class LiveDisplay:
@@ -75,11 +77,7 @@ def block(tally: Tally, width: int, *, is_ascii: bool = False, is_over: bool = F
     """
     lines = [_bar_line(tally, width, is_ascii=is_ascii, is_over=is_over)]
     if tally.best is not None and tally.best.value is not None:
-        metric = tally.facts.objectives[0].metric
-        best = Text(f"{metric} {number(tally.best.value)}", style="bold green")
-        best.append(f"  trial {tally.best.number}  ", style="default not bold")
-        best.append(hyperparameters_line(tally.best.hyperparameters, tally.best.searched), style="default not bold")
-        lines.append(_labelled("best", best))
+        lines += _best_lines(tally, tally.best, width)
     if tally.path:
         first = f"{tally.path[0]:.4g} "
         room = max(8, min(60, width - _LABEL - len(first) - 8))
@@ -88,10 +86,27 @@ def block(tally: Tally, width: int, *, is_ascii: bool = False, is_over: bool = F
         lines.append(_labelled("course", course.append(f" {tally.path[-1]:.4g}", style="dim")))
     if tally.n_done:
         lines.append(_labelled("rungs", Text(tally.rungs_line())))
-    lines.append(_labelled("now", Text(tally.epoch_line(width - _LABEL), style="dim")))
+    if not is_over:
+        lines.append(_labelled("now", Text(tally.epoch_line(width - _LABEL), style="dim")))
     for line in lines:
         line.truncate(width, overflow="crop" if is_ascii else "ellipsis")
     return Text("\n", no_wrap=True).join(lines)
+
+
+def _best_lines(tally: Tally, best: TrialRecord, width: int) -> list[Text]:
+    """The best trial with its hyperparameters, none of them cut: in more lines where columns are few."""
+    assert best.value is not None
+    said = f"{tally.facts.objectives[0].metric} {number(best.value)}"
+    room = max(_LEAST_ROOM, width - _LABEL)
+    rows = [f"{said}  trial {best.number}  "]
+    for name in best.searched:
+        part = hyperparameters_line(best.hyperparameters, [name]) + ("" if name == best.searched[-1] else ", ")
+        if len(rows[-1] + part.rstrip()) > room:
+            rows.append("")
+        rows[-1] += part
+    lines = [_labelled("" if i else "best", Text(row.rstrip())) for i, row in enumerate(rows)]
+    lines[0].stylize("bold green", _LABEL, _LABEL + len(said))
+    return lines
 
 
 def sparkline(values: Sequence[float], width: int, *, is_ascii: bool = False) -> str:

@@ -120,11 +120,21 @@ class MirroredStudy:
 
     def write_winner(self, winner: Winner) -> None:
         """Show the winner on the parent run: which trial it is, what it reached, and what its rivals did."""
-        at, step = self._end_ms(), 0 if winner.final is None else 1  # what an earlier version wrote must not hide it
-        shown = shown_metrics(winner, self.facts.objectives)
-        points = [Metric(runs.to_key(name), value, at, step) for name, value in shown.items()]
+        shown = {runs.to_key(name): value for name, value in shown_metrics(winner, self.facts.objectives).items()}
+        points = [point for key, value in shown.items() if runs.is_finite(point := self._only_point(key, value))]
         tags = {key: text[: runs.TAG_LENGTH] for key, text in shown_tags(winner, self.facts.objectives[0]).items()}
-        self.store.log(self.parent_run_id, [point for point in points if runs.is_finite(point)], tags=tags)
+        self.store.log(self.parent_run_id, points, tags=tags)
+        self._parent.latest |= runs.latest(points)
+
+    def _only_point(self, key: str, value: float) -> Metric:
+        """A number of the study's run that is no curve, such that tables show it whatever was written before.
+
+        Of step 0, of which MLflow draws a bar, unless an earlier version wrote a later one.
+        """
+        at, known = self._end_ms(), self._parent.latest.get(key)
+        if known is None:
+            return Metric(key, value, at, 0)
+        return Metric(key, value, known.timestamp if known.value == value else max(at, known.timestamp + 1), known.step)
 
     def write_report(self, files: Mapping[str, bytes]) -> None:
         """Store the study's report with its run, and its story as the run's description, unless somebody wrote one."""

@@ -17,10 +17,10 @@ from studies.sentences import sentence
 
 def story(material: Material) -> str:
     """The story of a study."""
-    parts = [f"**{headline(material)}**", winner_text(material), states_text(material)]
+    parts = [winner_text(material), states_text(material)]
     if not isinstance(shown := progress(material, "trials"), str):
         parts.append(sentence(shown))
-    told = "\n\n".join(_plain(part) for part in parts if part)
+    told = "\n\n".join([f"**{_plain(headline(material))}**", *(_plain(part) for part in parts if part)])
     nexts = "\n".join(f"- {_plain(text)}" for text in next_steps(material))
     return f"{told[: TAG_LENGTH // 2]}\n\nWhat to try next:\n\n{nexts[: TAG_LENGTH // 4]}\n\n{SIGN}"
 

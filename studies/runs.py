@@ -91,10 +91,12 @@ def trial_run(facts: StudyFacts, record: TrialRecord) -> TrialRun:
     params = {to_key(name): str(value)[:PARAM_LENGTH] for name, value in record.hyperparameters.items()}
     tags = {name: value[:TAG_LENGTH] for name, value in tags.items() if value}
     status = STATUS[record.state]
+    # In the order in which they were always counted: what is shown first must not change a checksum.
     flat = [(point.key, point.value, point.timestamp, point.step) for point in metrics]
     text = json.dumps([key, name, status, start_ms, end_ms, params, tags, flat], sort_keys=True)
     checksum = hashlib.sha256(text.encode()).hexdigest()
-    return TrialRun(record.number, key, name, status, start_ms, end_ms, params, tags, metrics, checksum)
+    shown = _values_first(facts, metrics)
+    return TrialRun(record.number, key, name, status, start_ms, end_ms, params, tags, shown, checksum)
 
 
 def _curves(facts: StudyFacts, record: TrialRecord) -> Iterator[Metric]:
@@ -124,6 +126,15 @@ def _single_metrics(facts: StudyFacts, record: TrialRecord, at: int) -> Iterator
     for key, number in single.items():
         if number is not None:
             yield Metric(key, float(number), at, 0)
+
+
+def _values_first(facts: StudyFacts, metrics: Sequence[Metric]) -> tuple[Metric, ...]:
+    """The value first, then the other single numbers, then curves.
+
+    MLflow's pages list metrics as they were written, and draw the first one where runs are compared.
+    """
+    values = {value_key(objective.metric) for objective in facts.objectives}
+    return tuple(sorted(metrics, key=lambda point: (point.key not in values, point.step > 0)))
 
 
 def _not_finite(points: Sequence[Metric]) -> str:

@@ -63,6 +63,14 @@ def test_without_a_number_of_trials_there_is_no_bar(make_facts: Facts, make_tria
     assert block(tally, 80, is_over=True).plain.split("\n")[0] == "wine  1 trials"
 
 
+def test_every_hyperparameter_of_the_best_is_shown_where_columns_are_few(make_facts: Facts, make_trial: Make) -> None:
+    tally = Tally(make_facts(), 8, 40, [make_trial(1, 0.75)])
+    assert block(tally, 50, is_over=True).plain.split("\n")[1:3] == [
+        "best    accuracy 0.7500  trial 1",
+        "        learning_rate 0.0667, activation tanh",
+    ]
+
+
 def test_eighty_columns_show_the_metric_of_the_latest_epoch(make_facts: Facts) -> None:
     tally = Tally(make_facts(), 1024, 40, [])
     tally.add_epoch(EpochDone(1023, EpochRecord(40, 1.234e-5, 0.25, 0.875, 0.05, 1.0)))
@@ -99,8 +107,10 @@ def test_a_terminal_shows_a_block_that_is_drawn_in_place(columns: int) -> None:
     assert all(cell_len(line) <= columns for line in lines if not line.startswith("study "))
     last = lines[-6:]
     assert last[0].startswith("wine  ━") and "16/16 trials" in last[0] and "left" not in last[0]
-    assert last[1].startswith("best    accuracy 0.8000  trial 12  width 64") and last[2].startswith("course  0.5 ▁")
-    assert last[3] == "rungs   pruned 12 at epoch 5; 4 to the end, 0 failed"
+    assert last[1].startswith("best    accuracy 0.8000  trial 12  width 64")
+    assert last[2].startswith("        ") and last[2].endswith("depth 3")  # of the best, all is to be seen
+    assert last[3].startswith("course  0.5 ▁")
+    assert last[4] == "rungs   pruned 12 at epoch 5; 4 to the end, 0 failed"
     assert last[5] == "all 16 trials are done"
     assert any("s left" in line for line in lines)
 

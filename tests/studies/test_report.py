@@ -62,6 +62,11 @@ def test_a_study_that_failed_is_empty_or_runs_has_sentences_for_pictures(make_fa
         assert files[STORY].decode().endswith(SIGN)
 
 
+def test_the_story_begins_with_its_headline_in_bold(make_facts: Facts, make_trial: Make) -> None:
+    told = report.report_files(of(make_facts(name="a_b"), [make_trial(0, 0.5)]))[STORY].decode()
+    assert told.startswith("**a\\_b: so far the best accuracy on val is 0.5000 (trial 0)**\n\n")
+
+
 def test_names_of_others_are_no_markup(make_facts: Facts, make_trial: Make) -> None:
     facts = make_facts(data_name="<b>x</b>.csv")
     page = report.report_files(of(facts, [make_trial(0, None, FAIL, reason="<script>alert(1)</script>")]))[

@@ -61,6 +61,14 @@ def test_a_trial_shows_every_epoch_of_its_curves_once_at_its_own_time() -> None:
     assert (run.start_ms, run.end_ms) == (1_700_000_000_000, 1_700_000_003_500)
 
 
+def test_the_value_comes_first_then_single_numbers_then_curves() -> None:
+    run = runs.trial_run(FACTS, a_record())
+    keys = list(dict.fromkeys(point.key for point in run.metrics))
+    assert keys[0] == "best_val_accuracy" and set(keys[-4:]) == {
+        "train_loss", "val_loss", "val_accuracy", "learning_rate",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(("state", "status"), [(COMPLETE, "FINISHED"), (PRUNED, "KILLED"), (FAIL, "FAILED")])
 def test_each_state_has_its_status(state: str, status: str) -> None:
     run = runs.trial_run(FACTS, a_record(state=state, reason="why"))
