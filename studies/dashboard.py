@@ -6,6 +6,7 @@ Optuna's tables hold a trial's values at rungs, which samplers and pruners compa
     python -m studies.dashboard [PORT]       # make dashboard
 """
 
+import json
 import signal
 import socket
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from optuna.storages import _CachedStorage
+from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import select
 
@@ -30,6 +32,8 @@ _PORTS = 20
 """How many ports are tried, from the one asked for on."""
 _CHUNK = 500
 """Trials whose curves are read at once."""
+_METRIC_NAMES = "study:metric_names"
+"""Where Optuna keeps them (`Study.set_metric_names`)."""
 _Answer = Iterable[bytes]
 
 
@@ -53,6 +57,16 @@ class CurveStorage(StudyStorage):
         trial = super().get_trial(trial_id)
         self._put_curves([trial])
         return trial
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        """All studies, whose objectives have the names of their metrics: otherwise pages call them "Objective 0"."""
+        studies = super().get_all_studies()
+        with reading(self.engine) as connection:
+            rows = connection.execute(select(STUDIES.c.study_id, STUDIES.c.objectives_json))
+            names = {row.study_id: [one["metric"] for one in json.loads(row.objectives_json)] for row in rows}
+        for study in studies:
+            study.system_attrs[_METRIC_NAMES] = names.get(study._study_id, [])
+        return studies
 
     def _put_curves(self, trials: list[FrozenTrial]) -> None:
         by_id = {trial._trial_id: trial for trial in trials}

@@ -100,6 +100,7 @@ def test_the_dashboard_shows_the_study_with_its_curves_and_deletes_nothing(addre
     assert study["study_name"] == "wine"
     detail = ask(f"{address}/api/studies/{study['study_id']}?after=0")
     assert [len(t["intermediate_values"]) for t in detail["trials"]] == [3, 3]
+    assert detail["objective_names"] == ["accuracy"]
     assert b"<html" in ask(f"{address}/dashboard").lower()
     with pytest.raises(urllib.error.HTTPError):
         ask(f"{address}/api/studies/{study['study_id']}", method="DELETE")
