@@ -1,7 +1,8 @@
 """How fast a browser shows a large study: its pages in MLflow, and its report.
 
 A study of 1,000 trials is run and mirrored in a home; MLflow's client writes the same runs, one beside the other as
-most people log them, to a server that is started in the same way for another home. Chromium then opens each page in
+most people log them, to a server that is started in the same way for another home. That server's page of an experiment
+without any run says what MLflow's own scripts take on this machine. Chromium then opens each page in
 turn, every time with an empty cache and after one round that warms the servers; the clock runs from the address to the
 moment when what a person came for is to be seen.
 
@@ -52,6 +53,7 @@ def write(run):
 with ThreadPoolExecutor(4) as threads:
     list(threads.map(write, runs))
 """
+EMPTY = "MLflow's page of an experiment without runs (that there are none)"
 RIVAL = "the same runs logged by MLflow's client, side by side (its runs)"
 
 
@@ -82,12 +84,16 @@ def main() -> None:
 
 def body(trials: int, seconds: Mapping[str, Sequence[float]]) -> str:
     """The table of all pages."""
-    rows = [(name, f"{statistics.median(s):.2f}", f"{min(s):.2f}", f"{max(s):.2f}") for name, s in seconds.items()]
+    floor = statistics.median(seconds[EMPTY])
+    rows = [
+        (name, f"{(middle := statistics.median(s)):.2f}", f"{min(s):.2f}", f"{max(s):.2f}", f"{middle / floor:.1f}")
+        for name, s in seconds.items()
+    ]
     turns = max(map(len, seconds.values()))
     words = (
         f"{trials:,} trials; {turns} turns, each with an empty cache; seconds until the page shows what is in brackets."
     )
-    return f"{words}\n\n{table(('page', 'median', 'least', 'most'), rows)}"
+    return f"{words}\n\n{table(('page', 'median', 'least', 'most', 'beside no runs'), rows)}"
 
 
 def measure(folder: Path, trials: int, turns: int) -> dict[str, list[float]]:
@@ -105,6 +111,7 @@ def measure(folder: Path, trials: int, turns: int) -> dict[str, list[float]]:
             log_runs(folder, server.find_or_start(rival).address)
         theirs = server.find_or_start(rival).address
         sights = [*own_sights(folder), Sight(RIVAL, f"{theirs}/#/experiments/1/runs", ("trial-",))]
+        sights.append(Sight(EMPTY, f"{theirs}/#/experiments/0/runs", ("No runs",)))
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=executable, args=list(OPTIONS))
             try:
