@@ -21,11 +21,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import mlflow
-
 from benchmarks.predicting import make_export
 from benchmarks.record import record, table
-from studies import served_model
+from studies import registry
 
 ROW = {"x0": 0.5, "x1": -1.0, "x2": 0.1, "x3": 2.0, "x4": 0.0, "city": "Rome"}
 CLIENT = """
@@ -116,8 +114,7 @@ def main() -> None:
     lines = []
     with tempfile.TemporaryDirectory() as name:
         export = make_export(Path(name))
-        mlflow.set_tracking_uri(f"sqlite:///{name}/mlflow.db")
-        mlflow.pyfunc.save_model(f"{name}/model", python_model=served_model.__file__, artifacts={"export": str(export)})
+        registry.save_model(Path(name) / "model", export, None)
         port = free_port()
         serve, rival = serve_words(str(export), port), mlflow_words(f"{name}/model", port)
         for side, words, health, path in (

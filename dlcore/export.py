@@ -12,13 +12,11 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
-import safetensors
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -319,7 +317,7 @@ def _describe(parts: Sequence[Part], splits: DataSplits, interface: Interface) -
         },
         "opset": OPSET,
         "versions": {"python": platform.python_version()}
-        | {module.__name__: str(module.__version__) for module in (torch, np, onnx, onnxruntime, safetensors)},
+        | {name: version(name) for name in ("torch", "numpy", "onnx", "onnxruntime", "safetensors")},
     }
 
 

@@ -4,9 +4,13 @@ What is answered comes from onnxruntime alone; `dlcore.export` writes such a fol
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+# From its import on, onnxruntime would report to its maker what models are run, and keep a mark of this machine.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import numpy as np
 import onnx

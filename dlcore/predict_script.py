@@ -14,12 +14,15 @@ import argparse
 import csv
 import hashlib
 import json
+import os
 import re
 import signal
 import sys
 from datetime import datetime
 from functools import reduce
 from pathlib import Path
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime would report to its maker, from its import on
 
 import numpy as np
 import onnxruntime

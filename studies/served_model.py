@@ -5,10 +5,13 @@ So it stands alone: it needs mlflow, numpy, onnxruntime and pandas, and nothing 
 
 import hashlib
 import json
+import os
 import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime would report to its maker, from its import on
 
 import numpy as np
 import onnxruntime

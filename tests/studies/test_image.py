@@ -42,6 +42,7 @@ def test_it_holds_the_export_alone_and_what_serves_it_for_everyone_to_read(expor
     assert all(p.stat().st_mode & 0o044 == 0o044 for p in (tmp_path / "image").rglob("*"))
     texts = "".join(content.decode() for name, content in everything(tmp_path / "image" / "app").items())
     assert "import torch" not in texts and "import mlflow" not in texts
+    assert "ORT_DISABLE_TELEMETRY=1" in (tmp_path / "image" / "Dockerfile").read_text()
     pins = (tmp_path / "image" / "requirements.txt").read_text().splitlines()
     assert [pin.partition("==")[0] for pin in pins] == list(image.NEEDED) and all("==" in pin for pin in pins)
 
