@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 KINDS = ("sh", "python", "toml", "sql", "json", "text", "console")
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<kind>[^\n]*)\n(?P<code>.*?)^(?P=indent)```$", re.M | re.S)
 _NOT_RUN = re.compile(r"<!-- not run: (.*?) -->\s*\Z", re.S)
-_LONGEST_S = 240
+_LONGEST_S = 600
 _SESSION = """
 import sys, traceback
 names = {"__name__": "__main__"}

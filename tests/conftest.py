@@ -40,7 +40,7 @@ def studies(request: pytest.FixtureRequest, tmp_path: Path) -> Studies:
             text=True,
             cwd=tmp_path,
             env=studies_environment(home or tmp_path / "home") | environment,
-            timeout=240,
+            timeout=600,
         )
 
     return call

@@ -91,7 +91,7 @@ def home(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         for words in (("run", "many.toml"), ("report", "many", "--to", "report")):
             answer = subprocess.run(
                 [sys.executable, "-m", "studies", *words],
-                capture_output=True, text=True, cwd=folder, env=studies_environment(folder / "home"), timeout=280,
+                capture_output=True, text=True, cwd=folder, env=studies_environment(folder / "home"), timeout=800,
             )  # fmt: skip
             assert answer.returncode == 0, answer.stderr + answer.stdout
         yield folder / "home"

@@ -47,7 +47,7 @@ def finished(request: pytest.FixtureRequest, served_home: Path, tmp_path_factory
     (folder / "spec.toml").write_text(SPEC.format(name=request.param))
     answer = subprocess.run(
         [sys.executable, "-m", "studies", "run", "spec.toml"],
-        capture_output=True, text=True, cwd=folder, env=studies_environment(served_home), timeout=240,
+        capture_output=True, text=True, cwd=folder, env=studies_environment(served_home), timeout=600,
     )  # fmt: skip
     assert answer.returncode == 0, answer.stderr + answer.stdout
     assert answer.stderr == ""

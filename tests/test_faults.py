@@ -26,7 +26,7 @@ from tests.postgres import PASSWORD, bin_folder, cluster
 from tests.studies.conftest import NOBODY
 
 Whole = Callable[[int, int], list[str]]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SPEC = """
 study = "wine"
@@ -73,7 +73,7 @@ def running(
             process.kill()
 
 
-def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]", timeout_s: float = 180.0) -> None:
+def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]", timeout_s: float = 400.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert process.poll() is None, process.stdout and process.stdout.read()
@@ -120,13 +120,13 @@ def limited(folder: Path, home: Path, limit: str, *words: str) -> "subprocess.Co
     command = ["sh", "-c", f'ulimit {limit} && exec "$@"', "sh", sys.executable, "-m", "studies", *words]
     environment = studies_environment(home) | {"MLFLOW_TRACKING_URI": NOBODY}
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
 
 
 def gone_on(folder: Path, home: Path, trials: int, epochs: int, **more: str) -> None:
     with running(folder, home, trials, epochs, **more) as process:
-        output = process.communicate(timeout=300)[0]
+        output = process.communicate(timeout=600)[0]
         assert process.returncode == 0, output
 
 
@@ -140,7 +140,7 @@ def test_a_disk_that_fills_up_ends_a_study_with_its_name_and_room_lets_it_go_on(
             while True:
                 balloon.write(bytes(1 << 16))
                 balloon.flush()
-        output = process.communicate(timeout=120)[0]
+        output = process.communicate(timeout=300)[0]
     message = output.splitlines()[-1]
     assert process.returncode == 1, output
     assert message.startswith(f"error: the study database {home / 'studies.db'} cannot be written: ")
@@ -219,7 +219,7 @@ def test_a_database_server_that_dies_ends_a_study_in_one_line_and_the_same_comma
         with running(tmp_path, tmp_path / "home", 16, 60, STUDIES_DB=url) as process:
             wait_for(lambda: n_finished(url) >= 4, process)
             server.stop("immediate")
-            output = process.communicate(timeout=120)[0]
+            output = process.communicate(timeout=300)[0]
         assert process.returncode == 1, output
         assert output.splitlines()[-1].startswith("error: the study database postgresql+psycopg://dlcore:***@127.0.0.1")
         assert PASSWORD not in output and "Traceback" not in output
@@ -253,7 +253,7 @@ def test_a_training_process_that_is_killed_for_want_of_memory_costs_nothing(tmp_
         found_pid = in_training(process)
         assert found_pid is not None
         os.kill(found_pid, signal.SIGKILL)
-        output = process.communicate(timeout=300)[0]
+        output = process.communicate(timeout=600)[0]
     assert process.returncode == 0, output
     assert "Traceback" not in output
     found = records(url)
@@ -324,7 +324,7 @@ def test_memory_that_runs_short_in_the_middle_loses_nothing(tmp_path: Path, whol
     environment = studies_environment(home) | {"MLFLOW_TRACKING_URI": NOBODY}
     command = [sys.executable, "-c", SHORT, "run", "wine.toml"]
     answer = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
     assert answer.returncode == 1, answer.stderr
     assert answer.stderr.splitlines()[-1].startswith("error: there is too little memory; nothing that was recorded")
@@ -359,7 +359,7 @@ def test_a_clock_that_jumps_neither_ends_nor_doubles_nor_changes_a_study(
     with running(tmp_path, home, 16, 60, workers=workers, **faked) as process:
         wait_for(lambda: (home / "studies.db").exists() and n_finished(url) >= 4, process)
         clock.write_text(f"{jump}\n")
-        output = process.communicate(timeout=300)[0]
+        output = process.communicate(timeout=600)[0]
     assert process.returncode == 0, output
     assert "was given to another" not in output
     found = records(url)

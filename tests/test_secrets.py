@@ -69,7 +69,7 @@ def test_the_password_of_a_tracking_server_stays_in_the_environment(
     commands = (["run", "spec.toml"], ["track", "secrets"], ["show", "secrets", "--json"], ["ui"])
     for words in commands:
         command = [sys.executable, "-m", "studies", *words]
-        answer = subprocess.run(command, capture_output=True, cwd=tmp_path, env=environment, timeout=240, check=False)
+        answer = subprocess.run(command, capture_output=True, cwd=tmp_path, env=environment, timeout=600, check=False)
         said += answer.stdout + answer.stderr
         assert (answer.returncode == 0) == (is_up or words[0] != "track"), said.decode()
     watch.is_over.set()
@@ -94,7 +94,7 @@ def test_a_wrong_address_is_said_without_its_password(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_password_of_the_study_database_stays_in_the_environment(
     tracking_home: Path, tmp_path: Path, postgres: Cluster, postgres_url: str
 ) -> None:
@@ -122,7 +122,7 @@ def test_the_password_of_the_study_database_stays_in_the_environment(
         environment = studies_environment(home) | {"STUDIES_DB": url, "MLFLOW_TRACKING_URI": address}
         command = [sys.executable, "-m", "studies", *words]
         answer = subprocess.run(
-            command, capture_output=True, cwd=tmp_path, env=environment, timeout=240, check=False, text=True
+            command, capture_output=True, cwd=tmp_path, env=environment, timeout=600, check=False, text=True
         )
         said.append(answer.stdout + answer.stderr)
         assert (answer.returncode == 0) == (url == postgres_url), said[-1]

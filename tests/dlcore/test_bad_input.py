@@ -285,7 +285,7 @@ _BAD_FILES: dict[str, bytes] = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # thirty processes that import all there is
+@pytest.mark.timeout(1800)  # thirty processes that import all there is
 def test_the_command_ends_with_code_2_and_one_line_that_names_the_place(tmp_path: Path) -> None:
     assert len(_BAD_FILES) == 30
 

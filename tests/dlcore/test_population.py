@@ -202,7 +202,7 @@ def test_a_member_gets_what_the_loop_gives_it_alone(task, optimizer):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("dtype, first, stable", [(torch.float64, 1e-9, 1e-10), (torch.float32, 1e-4, 1e-5)])
 def test_two_hundred_members_get_what_the_loop_gives_them_alone(dtype, first, stable):
     shares = {}

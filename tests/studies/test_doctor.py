@@ -33,7 +33,7 @@ from tests.postgres import Cluster
 from tests.studies.conftest import NOBODY, SMALL_SPEC, Lines
 from tests.studies.mirror_tools import PATIENCE_S, PORT, change
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 _copies = itertools.count()
 
 

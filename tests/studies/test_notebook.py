@@ -30,7 +30,7 @@ def test_the_notebook_runs_and_its_assertions_hold(tmp_path: Path, monkeypatch: 
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = []
-    NotebookClient(notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
     assert any("8/8 trials" in text for text in outputs(notebook)), outputs(notebook)
     assert len(outputs(kept)) == len(outputs(notebook)), "run docs/notebook.ipynb again and keep its outputs"
     assert {p.name for p in tmp_path.iterdir()} == {"model"}
