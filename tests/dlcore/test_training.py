@@ -211,14 +211,14 @@ def test_val_numbers_that_are_not_finite_never_become_the_best():
     assert all(math.isnan(epoch.val_loss) for epoch in training.curve)
 
 
-def test_digits_are_learned_in_a_few_seconds():
+def test_digits_are_learned():
     data = data_of("digits")
     config = TrainConfig(epochs=20, learning_rate=0.1, objective="accuracy")
     started = time.monotonic()
     training = train(model_for(data, 64, 64), config, data, seed=1, order_seed=2)
     elapsed = time.monotonic() - started
     assert training.best is not None and training.best.val_metric > 0.95
-    assert 0 < training.train_s <= elapsed < 20
+    assert 0 < training.train_s <= elapsed
 
 
 def test_a_binary_task_is_learned():

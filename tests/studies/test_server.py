@@ -120,7 +120,7 @@ def test_a_process_that_has_just_begun_is_waited_for_and_a_dead_one_is_not(monke
         child.wait()
         began = time.monotonic()
         assert not server._answers_before(child.pid, 1, began + 5)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 4
 
 
 def test_nothing_in_the_environment_makes_it_listen_or_write_elsewhere(
