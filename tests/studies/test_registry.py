@@ -1,6 +1,8 @@
+import contextlib
+import socket
 import subprocess
 import sys
-import time
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,10 +57,10 @@ def test_nothing_is_repeated_or_unpickled_or_reported_home() -> None:
 
 
 def test_a_cancelled_registration_ends_at_once(tmp_path: Path) -> None:
-    began = time.monotonic()
+    asked: list[None] = []
     with pytest.raises(Unreachable, match="cut off"):
-        register_elsewhere(a_request(tmp_path), {}, is_cancelled=lambda: True)
-    assert time.monotonic() - began < 60
+        register_elsewhere(a_request(tmp_path), {}, is_cancelled=lambda: asked.append(None) is None)
+    assert len(asked) == 1
 
 
 @pytest.mark.slow
@@ -70,12 +72,22 @@ def test_a_process_that_gets_no_request_ends_in_peace() -> None:
 
 @pytest.mark.slow
 def test_a_server_that_is_gone_is_unreachable_and_not_a_refusal(tmp_path: Path) -> None:
-    began = time.monotonic()
     credentials = {"MLFLOW_TRACKING_USERNAME": "ann", "MLFLOW_TRACKING_PASSWORD": "s3cret"}
-    with pytest.raises(Unreachable, match="could not be registered") as caught:
-        register_elsewhere(a_request(tmp_path), credentials, is_cancelled=lambda: False)
+    came: list[None] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up() -> None:
+            with contextlib.suppress(OSError):  # the listener is closed at the end
+                while True:
+                    listener.accept()[0].close()
+                    came.append(None)
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        gone = replace(a_request(tmp_path), address=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(Unreachable, match="could not be registered") as caught:
+            register_elsewhere(gone, credentials, is_cancelled=lambda: False)
     assert "s3cret" not in str(caught.value)
-    assert time.monotonic() - began < 200  # MLflow would try again for four minutes
+    assert len(came) == 1  # MLflow's client would try again for four minutes
 
 
 @pytest.mark.slow
