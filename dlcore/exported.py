@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# From its import on, onnxruntime would report to its maker what models are run, and keep a mark of this machine.
+# From its import on, onnxruntime would keep a mark of this machine, and might report to its maker.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import numpy as np
