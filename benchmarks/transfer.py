@@ -9,6 +9,10 @@ which are drawn once, on one half of the new task's rows, by the mean accuracy o
 is the other half: ten other draws, several networks for each, accuracy after the last epoch. Nothing is chosen there.
 Logistic regression on the pixels stands beside them, its strength chosen in the same way.
 
+Last, without any network, whether the old task holds what the new one needs: each row belongs to the nearest mean of
+the labelled rows' classes, by distances in pixels, and by distances that count little where the rows of one class
+differ among themselves (as in linear discriminant analysis), once as those of the old task do, once as the new one's.
+
     python -m benchmarks.transfer
     python -m benchmarks.transfer --configurations 16 --sizes 10 50
     python -m benchmarks.transfer --record
@@ -52,6 +56,7 @@ LONG = replace(SHORT, epochs=60, schedule="cosine", noise=0.5, mixup=0.4)
 SOURCES = [(shape, training) for shape in SHAPES for training in (SHORT, LONG)]
 TRAINING = TrainConfig(60, batch_size=50, optimizer="adamw", schedule="cosine", objective="accuracy")
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+SHRINKAGES = (0.05, 0.1, 0.3, 0.5, 0.8, 0.95)
 HEADER = ["task", "training", "labelled rows", *SIDES, "lead, 95 % interval", "draws won", "p", "logistic regression"]
 PLOT = Path(__file__).parent / "plots" / "transfer.svg"
 
@@ -235,6 +240,41 @@ def linear(move: Move, strength: float, rows: Sequence[Rows]) -> list[float]:
     return found
 
 
+def within(x: Tensor, y: Tensor) -> Tensor:
+    """How rows differ from the mean of their class: a covariance, all classes together."""
+    centered = torch.cat([x[y == label] - x[y == label].mean(0) for label in range(int(y.max()) + 1)])
+    return centered.T @ centered / len(centered)
+
+
+def nearest_mean(move: Move, covariance: Tensor, shrinkage: float, rows: Sequence[Rows]) -> list[float]:
+    """Accuracy for each draw, by Mahalanobis distance; a covariance shrunk wholly (1) is the distance in pixels."""
+    plain = covariance.diagonal().mean() * torch.eye(len(covariance))
+    values, vectors = torch.linalg.eigh(torch.lerp(covariance, plain, shrinkage))
+    z, found = move.x @ vectors * values.rsqrt(), []
+    for some in rows:
+        means = torch.stack([z[some.train][move.y[some.train] == label].mean(0) for label in range(move.n_classes)])
+        nearest = torch.cdist(z[some.val], means).argmin(1)
+        found.append((nearest == move.y[some.val]).double().mean().item())
+    return found
+
+
+def held(move: Move, sizes: Sequence[int]) -> list[list[str]]:
+    """Lines of the table: what each kind of distance reaches, its shrinkage chosen as configurations are."""
+    kinds = {"pixels": (within(move.x, move.y), (1.0,))}
+    kinds |= {"as rows of a class differ in the old task": (within(*move.source), SHRINKAGES)}
+    kinds |= {"as they differ in the new one, all its labels known": (within(move.x, move.y), SHRINKAGES)}
+    found = []
+    for name, (covariance, shrinkages) in kinds.items():
+        cells = []
+        for size in sizes:
+            to_choose, to_report = (draws(move, half, size, max(sizes)) for half in move.halves)
+            means = {s: statistics.fmean(nearest_mean(move, covariance, s, to_choose)) for s in shrinkages}
+            best = max(means, key=means.__getitem__)
+            cells.append(f"{statistics.fmean(nearest_mean(move, covariance, best, to_report)):.4f}")
+        found.append([name, *cells])
+    return found
+
+
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean, and its 95 % interval by Student's t."""
     mean = statistics.fmean(values)
@@ -307,6 +347,9 @@ def main() -> None:
         f"of {arguments.configurations} configurations a side the best one on other rows; p is one-sided, of the lead."
     )
     text = f"{text}\n\n{table(HEADER, [each.row() for each in found])}"
+    first = moves()[0]
+    header = [f"nearest class mean, {first.name}", *(f"{size} rows" for size in arguments.sizes)]
+    text = f"{text}\n\n{table(header, held(first, arguments.sizes))}"
     print("\n" + text)
     if arguments.record:
         draw(found)
