@@ -98,7 +98,7 @@ def _fought(entered: Sequence[TrialRecord], rules: Rules, trainer: Trainer, say:
     names = ", ".join(map(str, numbers))
     again = f"trial {names} is trained again" if len(numbers) == 1 else f"trials {names} are trained again, each"
     say(f"finals: {again} on {n_seeds} fresh seeds{few}")
-    watch = _Progress(trainer.epochs, say).epoch
+    watch = _Progress(len(entered) * n_seeds, trainer.epochs, say).epoch
     trained = trainer.train_fresh([t.suggestion for t in entered], n_seeds, watch)
     fresh = dict(zip(numbers, trained, strict=True))
     hyperparameters = {t.number: t.hyperparameters for t in entered}
@@ -122,13 +122,16 @@ def _fought(entered: Sequence[TrialRecord], rules: Rules, trainer: Trainer, say:
 
 
 class _Progress:
-    """Says now and then how far the finals are."""
+    """Says now and then how far the finals are: the epochs of all networks, which parts of them train side by side."""
 
-    def __init__(self, epochs: int, say: Callable[[str], None]) -> None:
-        self._epochs, self._say, self._said_at = epochs, say, time.monotonic()
+    def __init__(self, n_networks: int, epochs: int, say: Callable[[str], None]) -> None:
+        self._n_networks, self._epochs, self._say = n_networks, epochs, say
+        self._n_done, self._said_at = 0, time.monotonic()
 
-    def epoch(self, epoch: int) -> None:
+    def epoch(self, _: int) -> None:
         """A network finished an epoch."""
+        self._n_done += 1
         if time.monotonic() - self._said_at >= _SAY_EVERY_S:
             self._said_at = time.monotonic()
-            self._say(f"finals: epoch {epoch} of {self._epochs} at most")
+            most = self._n_networks * self._epochs
+            self._say(f"finals: {self._n_done:,} of at most {most:,} epochs of {self._n_networks} networks")

@@ -209,11 +209,13 @@ class Tally:
         e = self.epoch.epoch
         train, val, metric = number(e.train_loss), number(e.val_loss), number(e.val_metric)
         name = f"val {self.facts.curve_metric}"
+        # Without weights of classes the two are one number, which need not be said twice.
+        is_loss = self.facts.curve_metric == "log_loss" and metric == val
         if width is None or width >= _WHOLE_EPOCH + len(name):
             at = f"trial {self.epoch.number}, epoch {e.epoch}/{self.epochs}"
-            return f"{at}: train loss {train}, val loss {val}, {name} {metric}"
-        line = f"trial {self.epoch.number}, epoch {e.epoch}: {name} {metric}"
-        for part in (f", loss {val}", f" (train {train})"):
+            return f"{at}: train loss {train}, val loss {val}" + ("" if is_loss else f", {name} {metric}")
+        line = f"trial {self.epoch.number}, epoch {e.epoch}: " + (f"val loss {val}" if is_loss else f"{name} {metric}")
+        for part in ("" if is_loss else f", loss {val}", f" (train {train})"):
             if len(line) + len(part) > width:
                 break
             line += part

@@ -82,6 +82,18 @@ def test_no_finals_are_held_where_none_are_asked_for_or_nobody_trained_to_the_en
     assert hold(run, pruned).finalists == ()
 
 
+def test_the_finals_say_how_far_they_are_and_never_go_back(
+    run: Run, display: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contest, "_SAY_EVERY_S", 0.0)
+    hold(run, candidates=2, seeds=2)
+    said = [line.split() for line in display.said if line.startswith("finals: ") and " of at most " in line]
+    most = 4 * run.trainer.epochs
+    assert {tuple(words[2:]) for words in said} == {("of", "at", "most", f"{most:,}", "epochs", "of", "4", "networks")}
+    assert [int(words[1].replace(",", "")) for words in said] == list(range(1, len(said) + 1))
+    assert len(said) <= most
+
+
 def test_where_all_diverge_no_finalist_wins(run: Run, display: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         run.trainer, "train_fresh", lambda suggestions, n, watch: [[Fresh(None, None)] * n for _ in suggestions]

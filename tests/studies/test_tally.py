@@ -105,6 +105,15 @@ def test_the_latest_epoch_is_a_line(make_facts: Facts) -> None:
     assert found.epoch_line() == "trial 4, epoch 7/40: train loss 0.5000, val loss 0.2500, val accuracy 0.8750"
 
 
+def test_a_metric_that_is_the_loss_is_said_once(make_facts: Facts) -> None:
+    found = Tally(make_facts(objectives=(Objective("log_loss", "minimize"),), curve_metric="log_loss"), 8, 40, [])
+    found.add_epoch(EpochDone(4, replace(EPOCH.epoch, val_metric=EPOCH.epoch.val_loss)))
+    assert found.epoch_line() == "trial 4, epoch 7/40: train loss 0.5000, val loss 0.2500"
+    assert found.epoch_line(60) == "trial 4, epoch 7: val loss 0.2500 (train 0.5000)"
+    found.add_epoch(EPOCH)  # classes have weights
+    assert found.epoch_line(60) == "trial 4, epoch 7: val log_loss 0.8750, loss 0.2500"
+
+
 def test_the_epochs_of_a_trial_are_what_the_rungs_leave(make_facts: Facts) -> None:
     halving = {"search": {"halving": {"first_rung": 5, "reduction_factor": 3}}}
     # 32 to epoch 5, 11 to 15, 4 to 40
