@@ -4,9 +4,12 @@ A row keeps all of its own columns; answers follow, and are empty where there is
 was read, and a label that a spreadsheet would take for a formula has an apostrophe before it.
 """
 
+import fcntl
 import gzip
 import os
+import re
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +25,8 @@ from studies.errors import UserError
 Answers = Mapping[str, Any]
 """Name -> pyarrow array (n,), null where there is no answer."""
 _FORMULA = r"^[=+\-@\t\r]"
+_UNLOCKED_S = 60.0
+"""A draft that is younger may not have got its lock yet."""
 
 
 class Sink(Protocol):
@@ -164,7 +169,10 @@ def whole_file(out: Path | None) -> Iterator[BinaryIO]:
     out = out.resolve()  # a link stays, and what it leads to is written
     draft = out.with_name(f".{out.name}.{os.getpid()}")
     try:
+        _clear_drafts(out)
         with draft.open("xb") as file:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if out.suffix.lower() == ".gz":
                 with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed:
                     yield cast(BinaryIO, packed)
@@ -180,3 +188,14 @@ def whole_file(out: Path | None) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
+
+
+def _clear_drafts(out: Path) -> None:
+    """Put away what commands left that were killed while they wrote this file; one that still writes holds a lock."""
+    mine = re.compile(re.escape(f".{out.name}.") + r"\d+")
+    for draft in out.parent.iterdir():
+        with suppress(OSError):
+            if mine.fullmatch(draft.name) and time.time() - draft.stat().st_mtime > _UNLOCKED_S:
+                with draft.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    draft.unlink()

@@ -1,10 +1,14 @@
 """`studies predict` on columns of every kind, written as people write them."""
 
 import csv
+import fcntl
 import gzip
 import io
+import os
+import signal
 import subprocess
 import sys
+import time
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -250,6 +254,32 @@ def test_a_full_disk_is_said_and_what_was_there_stays(
     assert answer.returncode == 2, answer.stderr
     assert answer.stderr.endswith("must be a file that can be written; File too large\n")
     assert (tmp_path / name).read_text() == "old" and len(list(tmp_path.glob(f"*{name}*"))) == 1
+
+
+def test_a_kill_leaves_what_was_there_and_the_next_command_clears_up(
+    exported: tuple[Path, DataSplits], tmp_path: Path
+) -> None:
+    out, rows = tmp_path / "out.csv", tmp_path / "rows.csv"
+    rows.write_text("\n".join([HEADER, *[*map(line, range(N))] * 1_500]))
+    out.write_text("old")
+    words = [sys.executable, "-m", "studies", "predict", exported[0], rows, "--out", out]
+    with subprocess.Popen(words, stderr=subprocess.PIPE) as killed:
+        draft = tmp_path / f".out.csv.{killed.pid}"
+        while not (draft.exists() and draft.stat().st_size):
+            assert killed.poll() is None
+            time.sleep(0.001)
+        killed.kill()
+    assert killed.returncode == -signal.SIGKILL
+    assert out.read_text() == "old" and 0 < draft.stat().st_size < rows.stat().st_size
+    rows.write_text("\n".join([HEADER, *map(line, range(N))]))
+    written = tmp_path / ".out.csv.1"
+    with written.open("w") as file:  # of another command, which still goes on
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for path in (draft, written):
+            os.utime(path, (time.time() - 90,) * 2)
+        predict_file(exported[0], rows, out)
+    assert out.read_text().count("\n") == N + 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.csv.1", "out.csv", "rows.csv"]
 
 
 def test_labels_that_a_spreadsheet_would_run_are_made_text() -> None:
