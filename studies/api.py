@@ -89,7 +89,7 @@ def run_study(  # noqa: PLR0913 - a person's call, each argument by its name
         data: A DataFrame, or the path of a CSV or Parquet file.
         target: Its column to predict, or several.
         trials: Networks that are tried, in all.
-        timeout: Seconds after which this call trains no more.
+        timeout: Seconds after which this call searches no more; finals and export follow.
         spec: Any other keys of a spec, table by table: {"training": {"epochs": 20}, "objective": "roc_auc"}.
         study: Name under which it is kept in the home: STUDIES_HOME, or mlruns/. None keeps it as long as this process,
             in a home of its own.

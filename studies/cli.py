@@ -35,7 +35,9 @@ def run(
     trials: Annotated[
         int | None, typer.Option(min=1, max=1_000_000, help="Total number of trials; raises the budget.")
     ] = None,
-    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds after which this run trains no more.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Seconds after which this run searches no more; finals and export follow.")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="A CSV or Parquet file or openml:ID, in place of a spec.")] = None,
     target: Annotated[str | None, typer.Option(help="Its target column.")] = None,
     workers: Annotated[
@@ -75,10 +77,10 @@ def show(study: Study, as_json: Annotated[bool, typer.Option("--json", help="For
 @app.command(epilog="Example: studies export digits --to model")
 def export(
     study: Study,
-    trial: Annotated[int | None, typer.Option(help="Another trial than the best one.")] = None,
+    trial: Annotated[int | None, typer.Option(help="Another trial than the winner.")] = None,
     to: Annotated[Path | None, typer.Option(help="Folder to write; an earlier export there is replaced.")] = None,
 ) -> None:
-    """Train the best trial again and write it as ONNX, safetensors and JSON."""
+    """Train the winner again, or another trial, and write it as ONNX, safetensors and JSON."""
     from studies import commands
 
     commands.export(study, trial, to)
@@ -163,7 +165,7 @@ def delete(
     study: Study,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete a study: its trials, its exports, its experiment and models in MLflow."""
+    """Delete a study: its trials, exports, report and pictures, its experiment and models in MLflow."""
     from studies import deleting
 
     if not deleting.delete(study, is_certain=yes):

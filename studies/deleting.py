@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
-from studies import exports, server, trials
+from studies import exports, papers, server, trials
 from studies.comparison import own_experiments
 from studies.database import writing
 from studies.errors import StudyBusy, TrackingError, UserError
@@ -31,6 +31,7 @@ class Belongings:
     n_trials: int
     exports: tuple[Path, ...]
     """Folders in the home."""
+    papers: papers.Papers
     elsewhere: Path | None
     """An export that a person had written to another place, which is theirs."""
     tracking_uri: str | None
@@ -70,7 +71,8 @@ def belongings(home: Home, storage: Storage, study: str) -> Belongings:
     own = tuple(f.folder for f in exports.of_study(home.exports, study, facts.uuid, others))
     won = storage.winner(study)
     elsewhere = None if won is None or Path(won[0].export_dir).parent == home.exports else Path(won[0].export_dir)
-    return Belongings(facts, sum(storage.states(study).values()), own, elsewhere, storage.mirror(study)[0])
+    written = papers.of_study(home.root, study)
+    return Belongings(facts, sum(storage.states(study).values()), own, written, elsewhere, storage.mirror(study)[0])
 
 
 def _is_wanted(own: Belongings) -> bool:
@@ -81,6 +83,7 @@ def _is_wanted(own: Belongings) -> bool:
         UserError: The input ends without an answer.
     """
     what = [f"its {own.n_trials} trials", *(f"the export {folder}" for folder in own.exports)]
+    what += map(str, own.papers.every)
     if own.tracking_uri is not None:
         what.append(f"its runs and models in MLflow at {without_password(own.tracking_uri)}")
     print(f'delete study "{own.facts.name}": {", ".join(what)}? This cannot be undone. [y/N] ', end="", flush=True)
@@ -119,6 +122,8 @@ def _delete(home: Home, storage: Storage, own: Belongings) -> Iterator[str]:
     for leftover in exports.leftovers(home.exports):
         if leftover.name in (f".{name}.new", f".{name}.old"):
             exports.clear(leftover)
+    for folder in papers.remove(own.papers):
+        yield f"{folder} holds other files, which are left"
     if own.elsewhere is not None and own.elsewhere.exists():
         yield f"the export {own.elsewhere} is left, which was written to a place of your own"
     with writing(storage.engine) as connection:

@@ -131,7 +131,7 @@ class Budget(Section):
     trials: int | None = Field(default=None, ge=1, le=1_000_000)
     """In all, not more: a finished study that runs again does nothing."""
     seconds: float | None = Field(default=None, gt=0)
-    """Of training, in all runs of the study."""
+    """Of the search, in all runs of the study; finals and export come on top."""
 
     @model_validator(mode="before")
     @classmethod
@@ -247,7 +247,7 @@ class FinalSection(Section):
     candidates: int = Field(default=4, ge=1, le=100)
     """Trials that are trained again."""
     seeds: int = Field(default=5, ge=0, le=31)
-    """Fresh seeds of each; 0 is no finals: the best trial wins, by what was recorded of it."""
+    """Fresh seeds of each, 2 or more; 0 is no finals: the best trial wins, by what was recorded of it."""
     baselines: bool = True
     """Whether scikit-learn's models are trained beside the winner."""
     ensemble: bool | Annotated[str, one_of(("greedy",))] = False

@@ -10,14 +10,17 @@ import pytest
 from sqlalchemy import inspect, select
 from sqlalchemy import text as sql
 
-from studies import deleting, exports, server, trials
+from studies import deleting, exports, frames, server, trials
 from studies.database import reading
 from studies.errors import StudyBusy, UserError
 from studies.home import Home, drive
 from studies.integrity import PARENTS
+from studies.picture_files import write_picture
+from studies.report import write_report
 from studies.runner import Run
 from studies.spec import spec_from_dict
 from studies.storage import Storage
+from studies.sweep_pictures import RatePicture
 from tests.conftest import Studies
 from tests.studies.conftest import NOBODY, SMALL_SPEC, Lines
 from tests.studies.mirror_tools import PATIENCE_S, PORT, rows
@@ -137,6 +140,34 @@ def test_a_tracking_server_that_does_not_answer_keeps_the_study(home: Home, monk
     with pytest.raises(UserError, match=r"must answer.*still in the database"):
         deleting.delete("wine", is_certain=True)
     assert names(home) == ["wine"] and (home.exports / "wine" / "model.onnx").is_file()
+
+
+def test_report_pictures_and_the_table_go_too(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_report(home, "wine", None)
+    rates = (0.001, 0.01, 0.1)
+    picture = RatePicture("wine", rates, (1.0, 0.5, 0.9), (1.0, 0.5, 0.9), (0.001, 0.01), 0.01)
+    write_picture(home.root / "pictures" / "wine", "lr-range", picture)
+    for name in ("wine.parquet", "wine-2.parquet"):
+        table = frames.place(home, name.removesuffix(".parquet"))
+        table.parent.mkdir(exist_ok=True)
+        table.write_bytes(b"rows")
+    (home.root / "frames" / ".wine.123").mkdir()
+    (home.root / "frames" / ".wine.123" / "wine.parquet").write_bytes(b"rows")
+    (home.root / "reports" / "wine" / "pictures" / "mine.txt").write_text("mine")
+    environment(monkeypatch, home, "y\n")
+    assert deleting.delete("wine", is_certain=False)
+    asked, *said = capsys.readouterr().out.splitlines()
+    for name in ("reports/wine", "pictures/wine", "frames/wine.parquet", "frames/.wine.123"):
+        assert str(home.root / name) in asked
+    assert "wine-2" not in asked and f"{home.root / 'reports' / 'wine'} holds other files, which are left" in asked
+    left = {str(p.relative_to(home.root)) for kind in ("reports", "pictures", "frames") for p in files(home, kind)}
+    assert left == {"reports/wine/pictures/mine.txt", "frames/wine-2.parquet"}, said
+
+
+def files(home: Home, kind: str) -> list[Path]:
+    return [path for path in (home.root / kind).rglob("*") if path.is_file()]
 
 
 def test_what_is_not_of_the_study_is_left(
