@@ -36,7 +36,7 @@ def run(
         int | None, typer.Option(min=1, max=1_000_000, help="Total number of trials; raises the budget.")
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option(min=0, help="Seconds after which this run searches no more; finals and export follow.")
+        float | None, typer.Option(min=0, help="Seconds after which this run searches no more; finals follow.")
     ] = None,
     data: Annotated[str | None, typer.Option(help="A CSV or Parquet file or openml:ID, in place of a spec.")] = None,
     target: Annotated[str | None, typer.Option(help="Its target column.")] = None,

@@ -4,6 +4,8 @@ A mirror of MLflow's own models, as far as runs need it: a contract test compare
 """
 
 import math
+import secrets
+import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -149,9 +151,20 @@ def point_of(key: str, value: float, timestamp: int, step: int, is_nan: bool) ->
     return Metric(key, math.nan if is_nan else value, timestamp, step)
 
 
+def new_run_id() -> str:
+    """32 hexadecimal digits, later ones behind earlier ones: a UUID of version 7 (RFC 9562).
+
+    Runs of one time are then neighbours in every index of MLflow's tables that has the run in it. Random ones touch a
+    page for each of their rows as soon as there are more runs than fit into a page, and are written half as fast.
+    """
+    now_ms, rest = time.time_ns() // 1_000_000, secrets.randbits(74)
+    head, tail = rest >> 62, rest & ((1 << 62) - 1)
+    return uuid.UUID(int=now_ms << 80 | 7 << 76 | head << 64 | 2 << 62 | tail).hex
+
+
 def new_run(experiment_id: str, name: str, status: str, start_ms: int, end_ms: int | None) -> dict[str, object]:
     """A row of `runs`, its columns in their order."""
-    run_id = uuid.uuid4().hex
+    run_id = new_run_id()
     return {
         "run_uuid": run_id,
         "name": name,
