@@ -15,6 +15,8 @@ from dlcore.errors import ExportError
 SUMS_FILE = "SHA256SUMS"
 MAX_FILE_BYTES = 2**31 - 1
 """Protobuf's limit; nothing larger is read."""
+_TRIES = 3
+"""Of reading a folder that is replaced meanwhile."""
 
 
 def sha256(content: bytes) -> str:
@@ -64,7 +66,7 @@ def write_sealed(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def read_sealed(folder: Path, names: Iterable[str], optional: Iterable[str] = ()) -> dict[str, bytes]:
-    """Read files of a sealed folder, each once, and compare with the sums.
+    """Read files of a sealed folder, and compare with the sums; again if it was replaced meanwhile.
 
     Args:
         folder: Written by `write_sealed`.
@@ -77,8 +79,30 @@ def read_sealed(folder: Path, names: Iterable[str], optional: Iterable[str] = ()
     Raises:
         ExportError: If a file is missing or is not as it was written; it names the file.
     """
+    names, optional = tuple(names), tuple(optional)
+    for _ in range(_TRIES - 1):
+        before = _identity(folder)
+        try:
+            return _read_once(folder, names, optional)
+        except ExportError:
+            if _identity(folder) == before:
+                raise
+    return _read_once(folder, names, optional)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What tells a folder from the one that takes its place, which may get the same inode; None where there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _read_once(folder: Path, names: Iterable[str], optional: Iterable[str]) -> dict[str, bytes]:
+    """As `read_sealed`, of a folder that nobody replaces."""
     if not folder.exists() and _aside(folder).exists():
-        folder = _aside(folder)  # the writer was killed between its two renames
+        folder = _aside(folder)  # the writer was killed between its two renames, or is between them
     told = _read(folder / SUMS_FILE)
     lines = told.decode(errors="replace").splitlines()
     sums = {line[66:]: line[:64] for line in lines if line[64:66] == "  "}

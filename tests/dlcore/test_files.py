@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from dlcore import files
 from dlcore.errors import ExportError
 from dlcore.files import SUMS_FILE, read_sealed, sha256, write_file, write_sealed
 
@@ -134,6 +135,49 @@ def test_every_damaged_byte_of_the_sums_is_seen(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(ExportError, match=SUMS_FILE):
             read_sealed(tmp_path / "out", NEW)
+
+
+@pytest.mark.parametrize("name", [SUMS_FILE, "a", "b"])
+@pytest.mark.parametrize("place", ["before", "between", "after"])
+def test_a_reader_during_a_replacement_gets_the_old_files_or_the_new_ones(tmp_path, monkeypatch, name, place):
+    folder, aside = tmp_path / "out", tmp_path / ".out.old"
+    write_sealed(folder, OLD)
+    read, steps = files._read, []
+
+    def disturbed(path):
+        if path.name == name and place != "after" and not steps:
+            steps.append("replaced")
+            if place == "before":
+                write_sealed(folder, NEW)
+            else:  # the writer is between its two renames
+                folder.rename(aside)
+        content = read(path)
+        if path.name == name and place == "after" and not steps:
+            steps.append("replaced")
+            write_sealed(folder, NEW)
+        return content
+
+    monkeypatch.setattr(files, "_read", disturbed)
+    found = read_sealed(folder, NEW)
+    assert steps == ["replaced"] and found in (OLD, NEW)
+
+
+def test_a_folder_that_never_rests_is_tried_three_times(tmp_path, monkeypatch):
+    folder, tries = tmp_path / "out", []
+    write_sealed(folder, OLD)
+    read = files._read
+
+    def disturbed(path):
+        content = read(path)
+        if path.name == SUMS_FILE:
+            tries.append(path)
+            write_sealed(folder, NEW if len(tries) % 2 else OLD)
+        return content
+
+    monkeypatch.setattr(files, "_read", disturbed)
+    with pytest.raises(ExportError, match="out/a must be as it was written"):
+        read_sealed(folder, NEW)
+    assert len(tries) == 3
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path, monkeypatch):
