@@ -8,6 +8,7 @@ import fcntl
 import gzip
 import os
 import re
+import secrets
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -167,32 +168,43 @@ def whole_file(out: Path | None) -> Iterator[BinaryIO]:
     if not out.name or (out.exists() and not out.is_file()):
         raise UserError(f"--out must name a file, not a folder, a pipe or a device; got {str(out)!r}")
     out = out.resolve()  # a link stays, and what it leads to is written
-    draft = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         _clear_drafts(out)
-        with draft.open("xb") as file:
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with _draft(out) as file:
             if out.suffix.lower() == ".gz":
                 with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed:
                     yield cast(BinaryIO, packed)
             else:
                 yield file
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(out)
     except gzip.BadGzipFile:  # of what is read
         raise
     except OSError as error:
         raise UserError(f"{out} must be a file that can be written; {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _draft(out: Path) -> Iterator[BinaryIO]:
+    """A new file beside the one that it replaces once all is written; nothing is left of it otherwise."""
+    # Two containers may have one folder and the same process ids.
+    draft = out.with_name(f".{out.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    with draft.open("xb") as file:
+        try:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            draft.replace(out)
+        except BaseException:
+            with suppress(OSError):
+                draft.unlink()
+            raise
 
 
 def _clear_drafts(out: Path) -> None:
     """Put away what commands left that were killed while they wrote this file; one that still writes holds a lock."""
-    mine = re.compile(re.escape(f".{out.name}.") + r"\d+")
+    # Earlier versions wrote no random part.
+    mine = re.compile(re.escape(f".{out.name}.") + r"\d+(?:\.[0-9a-f]{8})?")
     for draft in out.parent.iterdir():
         with suppress(OSError):
             if mine.fullmatch(draft.name) and time.time() - draft.stat().st_mtime > _UNLOCKED_S:

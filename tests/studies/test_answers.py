@@ -1,4 +1,6 @@
 import os
+import secrets
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,28 @@ def test_answers_replace_no_pipe_and_no_folder_and_go_where_a_link_leads(tmp_pat
     with whole_file(tmp_path / "link.csv") as stream:
         stream.write(b"answers")
     assert (tmp_path / "link.csv").is_symlink() and (tmp_path / "real.csv").read_bytes() == b"answers"
+
+
+@pytest.mark.parametrize("name", [".a.csv.1.0000beef", ".a.csv.1"])
+def test_a_draft_of_somebody_with_the_same_process_id_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    monkeypatch.setattr(secrets, "token_hex", lambda _: "0000beef")
+    (tmp_path / name).write_bytes(b"theirs")
+    with suppress(UserError), whole_file(tmp_path / "a.csv") as stream:
+        stream.write(b"mine")
+    assert (tmp_path / name).read_bytes() == b"theirs"
+    assert (tmp_path / "a.csv").exists() == (name == ".a.csv.1")
+    assert not [path for path in tmp_path.iterdir() if path.name not in (name, "a.csv")]
+
+
+def test_nothing_is_left_of_what_was_not_written_to_the_end(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"old")
+    with pytest.raises(KeyError), whole_file(tmp_path / "a.csv") as stream:
+        stream.write(b"half")
+        raise KeyError
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
 
 @pytest.mark.parametrize("name", ["cat.jpg", PAGE])

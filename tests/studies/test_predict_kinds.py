@@ -264,22 +264,25 @@ def test_a_kill_leaves_what_was_there_and_the_next_command_clears_up(
     out.write_text("old")
     words = [sys.executable, "-m", "studies", "predict", exported[0], rows, "--out", out]
     with subprocess.Popen(words, stderr=subprocess.PIPE) as killed:
-        draft = tmp_path / f".out.csv.{killed.pid}"
-        while not (draft.exists() and draft.stat().st_size):
+        while not any(path.stat().st_size for path in tmp_path.glob(f".out.csv.{killed.pid}.*")):
             assert killed.poll() is None
             time.sleep(0.001)
         killed.kill()
+    [draft] = tmp_path.glob(".out.csv.*")
     assert killed.returncode == -signal.SIGKILL
     assert out.read_text() == "old" and 0 < draft.stat().st_size < rows.stat().st_size
     rows.write_text("\n".join([HEADER, *map(line, range(N))]))
-    written = tmp_path / ".out.csv.1"
+    written, earlier, foreign = (tmp_path / f".out.csv.{end}" for end in ("1.0123abcd", "17", "bak"))
+    earlier.write_text("of a version that wrote no random part")
+    foreign.write_text("mine")
     with written.open("w") as file:  # of another command, which still goes on
         fcntl.flock(file, fcntl.LOCK_EX)
-        for path in (draft, written):
+        for path in (draft, written, earlier, foreign):
             os.utime(path, (time.time() - 90,) * 2)
         predict_file(exported[0], rows, out)
     assert out.read_text().count("\n") == N + 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.csv.1", "out.csv", "rows.csv"]
+    names = [".out.csv.1.0123abcd", ".out.csv.bak", "out.csv", "rows.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_labels_that_a_spreadsheet_would_run_are_made_text() -> None:
