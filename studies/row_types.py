@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StrictBool, StrictInt, StrictStr, create_model
@@ -39,9 +40,17 @@ def describe(model: ExportedModel) -> dict[str, Any]:
         ],
         "answers": list(model.manifest["outputs"]),  # type: ignore[call-overload]
         "class_labels": list(model.class_labels),
-        "facts": dict(facts),
+        "facts": _public(facts),
         "versions": model.manifest["versions"],
     }
+
+
+def _public(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts for whoever asks: of the training's table its name alone, not where it lies on the machine of the study."""
+    data = spec.get("data") if isinstance(spec := facts.get("spec"), dict) else None
+    if not isinstance(data, dict) or not isinstance(data.get("path"), str):
+        return dict(facts)
+    return {**facts, "spec": {**facts["spec"], "data": {**data, "path": Path(data["path"]).name}}}
 
 
 def _meant(model: ExportedModel, name: str) -> str:
