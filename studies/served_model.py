@@ -50,18 +50,19 @@ class ExportedNetwork(PythonModel):
     ) -> pd.DataFrame:
         """Answer N raw rows, missing values as NaN or None, with N rows of one column per output.
 
-        Dates are ISO texts, texts as the table had them, datetimes, or seconds since 1970-01-01 UTC.
+        Texts are read as the table's cells were. Dates may be ISO texts, datetimes, or seconds since 1970-01-01 UTC,
+        too.
         """
         columns = {}
         for column, name in self._inputs.items():
             values = _told(model_input[column])
             is_written = not pd.api.types.is_numeric_dtype(values.dtype)
             if self._types[name] == "tensor(string)":
-                columns[name] = values.astype(object).where(values.notna(), "").map(str).to_numpy(dtype=object)
-            elif is_written and self._kinds[column] == "boolean":
-                columns[name] = values.map(_truth).to_numpy(dtype=np.float64, na_value=np.nan)
+                columns[name] = values.astype(object).where(values.notna(), "").map(_category).to_numpy(dtype=object)
             elif is_written and self._kinds[column] == "date":
                 columns[name] = _seconds(values, self._rules[column])
+            elif is_written:
+                columns[name] = _numbers(values, self._rules[column])
             else:
                 columns[name] = values.to_numpy(dtype=np.float64, na_value=np.nan)
         answers = self._session.run(list(self._outputs.values()), columns)
@@ -101,10 +102,42 @@ def _pandas_types(schema: Schema) -> "list[np.dtype[Any]]":
 Schema.pandas_types = _pandas_types  # type: ignore[method-assign,assignment]
 
 
-def _truth(value: object) -> object:
-    """What a cell of a true-or-false column says in words, as a number."""
-    known = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
-    return known[value.strip().lower()] if isinstance(value, str) else value
+def _category(value: object) -> str:
+    """A category's text; pandas makes whole numbers beside a missing one 10115.0, and the table had 10115."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+_WORDS = {"true": "1", "yes": "1", "false": "0", "no": "0"}
+
+
+def _numbers(
+    values: "pd.Series[Any]", rules: "list[list[str]] | None"
+) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    """Texts, numbers or booleans (N,) -> numbers.
+
+    Args:
+        values: (N,); None is missing.
+        rules: Patterns and what takes their place, one after the other, until a text is a number as Python writes it;
+            exports of earlier versions have none.
+    """
+
+    def number(value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        left = _left_of(value, rules) if rules else _WORDS.get(value.lower(), value)
+        try:
+            return float(left)
+        except ValueError:
+            raise ValueError(left if rules else f"a column must hold numbers, or true and false, not {value}") from None
+
+    return values.astype(object).map(number).to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _left_of(cell: str, rules: "list[list[str]] | None") -> str:
+    """What the rules of a column leave of a cell: a number or an ISO date, or a sentence that says what it must be."""
+    for pattern, new in rules or ():
+        cell = re.sub(pattern, new, cell)
+    return cell
 
 
 def _seconds(
@@ -114,14 +147,12 @@ def _seconds(
 
     Args:
         dates: (N,); None is missing.
-        rules: Patterns and what takes their place, one after the other, until a text is ISO's; exports of earlier
-            versions have none.
+        rules: As of `_numbers`, until a text is ISO's.
     """
 
     def iso(value: object) -> object:
         if isinstance(value, str):
-            for pattern, new in rules or ():
-                value = re.sub(pattern, new, value)
+            value = _left_of(value, rules)
             if rules and value != "nan":  # refuses what is a date to pandas alone, such as "now"
                 datetime.fromisoformat(value)
         return None if value == "nan" else value

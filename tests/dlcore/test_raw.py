@@ -32,6 +32,37 @@ def test_codes_that_were_read_as_numbers_are_the_texts_that_they_were() -> None:
             to_input("c", "categorical", wrong)
 
 
+def test_categories_are_stripped_and_words_for_nothing_are_missing_as_in_a_table() -> None:
+    values = np.array([" Rome", "Rome\t", "NA", "?", "none", " "], dtype=object)
+    assert to_input("c", "categorical", values).tolist() == ["Rome", "Rome", "", "", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("form", "texts", "numbers"),
+    [
+        ("", ["1.5", " 2e3 ", "NA", ""], [1.5, 2000, np.nan, np.nan]),
+        ("1234.5", ["1.234", None, "-1", "?"], [1.234, np.nan, -1, np.nan]),
+        ("1.234,5", ["1.234", "1.234,50", "0,5", "n/a"], [1234, 1234.5, 0.5, np.nan]),
+        ("$1,234.5", ["$1,234", "-$2", "$0.5", "nan"], [1234, -2, 0.5, np.nan]),
+        ("1234.5%", ["5%", "0.5 %", "null", "10%"], [5, 0.5, np.nan, 10]),
+    ],
+)
+def test_numbers_in_texts_are_read_as_the_table_had_them(
+    form: str, texts: list[str | None], numbers: list[float]
+) -> None:
+    for values in (np.array(texts, dtype=object), pd.Series(texts), pd.Series(texts, dtype="category")):
+        np.testing.assert_array_equal(to_input("c", "numeric", values, form), numbers)
+    np.testing.assert_array_equal(to_input("c", "numeric", np.array([1.234, 2]), form), [1.234, 2])
+
+
+def test_numbers_written_in_another_way_are_refused() -> None:
+    message = r"column c must hold numbers or booleans, or written as 1\.234,5, NaN where missing; got '12\.34'"
+    with pytest.raises(ExportError, match=message):
+        to_input("c", "numeric", np.array(["1.234", "12.34"]), "1.234,5")
+    with pytest.raises(ExportError, match="column c must hold booleans"):
+        to_input("c", "boolean", np.array(["yes", "0.5"]))
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -49,7 +80,7 @@ def test_numbers_and_booleans_are_doubles(values: Any) -> None:
 
 
 def test_booleans_may_be_written_in_words() -> None:
-    for words in (["yes", "NO", ""], ["True", "false", None], ["1", "0", ""]):
+    for words in (["yes", "NO", ""], ["True", "false", None], ["1", "0", ""], [" yes ", "0.0", "NA"]):
         np.testing.assert_array_equal(to_input("c", "boolean", np.array(words, dtype=object)), [1, 0, np.nan])
     with pytest.raises(ExportError, match="column c must hold booleans"):
         to_input("c", "boolean", np.array(["perhaps"]))

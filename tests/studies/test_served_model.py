@@ -25,6 +25,7 @@ from dlcore.export import export_model
 from dlcore.exported import ExportedModel
 from dlcore.models import build_model
 from studies import registry
+from studies.predict import predict_file
 from studies.serving import answer_rows
 from tests.dlcore.clean import make_clean, run_clean
 from tests.dlcore.column_tools import of_all_kinds, raw, splits_of_all_kinds
@@ -117,6 +118,85 @@ def test_what_is_no_date_in_the_table_is_none_for_a_server(dated: Path, text: st
         mlflow.pyfunc.load_model(str(dated / "model")).predict(pd.DataFrame({"day": [text], "x": [0.0]}))
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export of a table with decimal commas and postal codes, as registered too."""
+    home, rng = tmp_path_factory.mktemp("written"), np.random.default_rng(0)
+    lines = ["price;share;zip;is_new;city;y"]
+    for i in range(120):
+        price = f"{1 + i % 7}.{rng.integers(100, 1000)},50"
+        cells = (price, f"{i % 90},5 %", 10115 + i % 5, ("yes", "no")[i % 2], ("Rome", "Oslo", "NA")[i % 3], i % 3 % 2)
+        lines.append(";".join(map(str, cells)))
+    (home / "t.csv").write_text("\n".join(lines))
+    config = DataConfig(path=str(home / "t.csv"), target=("y",), kinds={"zip": "categorical"})
+    splits = load_splits(config, 0)
+    network = ModelConfig(splits.n_features, splits.n_outputs, (8,))
+    export_model(home / "export", build_model(network, seed=1), network, splits, {})
+    registry.save_model(home / "model", home / "export", None)
+    return home
+
+
+def test_cells_are_read_as_the_table_had_them_by_all_who_answer(written: Path) -> None:
+    model = ExportedModel.load(written / "export")
+    assert model.forms["price"] == "1.234,5" and model.forms["share"] == "1.234,5%"
+    expected = model.predict(
+        {
+            "price": np.array([1234.0, 1234.5, 0.5, np.nan]),
+            "share": np.array([5.0, 7.5, np.nan, 1.0]),
+            "zip": np.array(["10115", "10116", "", "10117"], dtype=object),
+            "is_new": np.array([1.0, 0.0, np.nan, 1.0]),
+            "city": np.array(["Rome", "Oslo", "", ""], dtype=object),
+        }
+    )
+    texts = {
+        "price": ["1.234", "1.234,50", "0,5", "n/a"],
+        "share": ["5%", "7,5 %", "", "1%"],
+        "zip": ["10115", "10116", "?", " 10117"],
+        "is_new": ["yes", "0", "NA", "TRUE"],
+        "city": [" Rome", "Oslo", "NA", "none"],
+    }
+    (written / "rows.csv").write_text(csv := pd.DataFrame(texts).to_csv(index=False, sep=";"))
+    predict_file(written / "export", written / "rows.csv", written / "answers.csv")
+    script = run_clean(make_clean(written / "packages"), written / "export" / "predict.py", written / "rows.csv")
+    assert script.returncode == 0, script.stderr
+    served = mlflow.pyfunc.load_model(str(written / "model"))
+    typed = pd.DataFrame(texts).assign(
+        price=[1234, 1234.5, 0.5, None],
+        zip=pd.Series([10115, 10116, None, 10117]).astype(object),  # as MLflow's server makes them of numbers in JSON
+        is_new=[True, False, None, True],
+    )
+    by_http = answer_rows(
+        model,
+        [
+            [1234.0, 5.0, 10115, True, " Rome"],
+            [1234.5, 7.5, "10116 ", "no", "Oslo"],
+            [0.5, None, "?", None, "NA"],
+            [None, 1.0, 10117, "true", "none"],
+        ],
+    )
+    found = {
+        "MLflow, texts": served.predict(pd.DataFrame(texts)),
+        "MLflow, a CSV": served.predict(pd.read_csv(StringIO(csv), sep=";", dtype=str)),
+        "MLflow, types": served.predict(typed),
+        "the export, texts": pd.DataFrame(model.predict({name: np.array(own) for name, own in texts.items()})),
+        "HTTP": pd.DataFrame(by_http),
+        "studies predict": pd.read_csv(written / "answers.csv", sep=";", decimal=","),
+        "predict.py": pd.read_csv(StringIO(script.stdout)),
+    }
+    for way, answers in found.items():
+        for name, values in expected.items():
+            assert answers[name].tolist() == pytest.approx(values.tolist(), abs=1e-6), way
+
+
+@pytest.mark.parametrize(("column", "text"), [("price", "12.34"), ("share", "5"), ("price", "dear"), ("is_new", "2")])
+def test_a_cell_that_the_table_could_not_have_is_refused_by_the_registered_model(
+    written: Path, column: str, text: str
+) -> None:
+    row = {"price": "1.234", "share": "5%", "zip": "10115", "is_new": "yes", "city": "Rome"} | {column: text}
+    with pytest.raises(ValueError, match=rf"column '{column}' must hold .*, not {text}"):
+        mlflow.pyfunc.load_model(str(written / "model")).predict(pd.DataFrame([row]))
+
+
 def test_the_signature_tells_texts_from_all_else_and_has_a_usual_row(folder: Path) -> None:
     model = mlflow.pyfunc.load_model(str(folder / "model"))
     types = {column.name: str(column.type) for column in model.metadata.signature.inputs.inputs}
@@ -128,7 +208,7 @@ def test_the_signature_tells_texts_from_all_else_and_has_a_usual_row(folder: Pat
 
 def test_a_column_that_is_no_truth_is_refused(folder: Path, rows: dict[str, np.ndarray]) -> None:
     model = mlflow.pyfunc.load_model(str(folder / "model"))
-    with pytest.raises(KeyError, match="perhaps"):
+    with pytest.raises(ValueError, match="column 'is_new' must hold boolean cells, not Perhaps"):
         model.predict(pd.DataFrame(rows).assign(is_new="Perhaps"))
 
 
