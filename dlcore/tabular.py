@@ -20,11 +20,12 @@ from sklearn.utils import Tags, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
 
-from dlcore.cells import MISSING, number_of
-from dlcore.errors import ConfigError
+from dlcore.cells import MISSING
+from dlcore.errors import ConfigError, DataError
 from dlcore.exported import GRAPH_FILE, MANIFEST_FILE, ExportedModel
 from dlcore.files import SUMS_FILE, write_sealed
-from dlcore.roles import MAX_LABEL
+from dlcore.frames import frame_columns
+from dlcore.roles import target_of
 from dlcore.tables import frame_features
 from dlcore.targets import MAX_WHOLE
 
@@ -140,7 +141,11 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
 
     def _answers(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self)
-        return self.model_.answers(rows_of(self, X, is_fit=False))
+        answers = self.model_.answers(rows_of(self, X, is_fit=False))
+        if not (is_known := np.isfinite(answers).all(axis=1)).all():
+            row = int(is_known.argmin()) + 1
+            raise ValueError(f"row {row} must have numbers small enough for the network to have an answer, and has not")
+        return answers
 
     def __sklearn_tags__(self) -> Tags:
         """Missing values and text are fine."""
@@ -248,13 +253,13 @@ def can_be_read_back(classes: NDArray[Any]) -> bool:
     if classes.dtype.kind in "biuf":
         return classes.dtype.kind == "b" or float(np.abs(classes.astype(np.float64)).max()) < MAX_WHOLE
     texts = [str(label) for label in classes.tolist()]
-    return all(
-        text == text.strip()
-        and 0 < len(text) <= MAX_LABEL
-        and text.lower() not in (*MISSING, "true", "false")
-        and number_of(text) is None
-        for text in texts
-    )
+    if any(text.lower() in MISSING for text in texts):
+        return False
+    table = frame_columns(pd.DataFrame({"target": texts}, dtype=object), "y", "y", lambda _: {"target": False})
+    try:
+        return bool(np.unique(target_of(table.columns[0], table)).tolist() == texts)
+    except DataError:
+        return False
 
 
 def seed_of(random_state: Any) -> int:

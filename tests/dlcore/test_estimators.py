@@ -48,6 +48,46 @@ def test_a_training_that_diverges_says_so() -> None:
         NetworkRegressor(learning_rate=1e6, momentum=0.0).fit(X, y)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["5%", "10%", "50%"],
+        ["$5", "$10"],
+        ["2,000", "10,000"],
+        ["1,000", "1000"],
+        ["2,5", "10,5"],
+        ["$1", "$1.0"],
+        ["9", "ten"],
+        ["true", "false", "maybe"],
+        ["none", "some"],
+        ["a", " a"],
+        ["a" * 300, "b"],
+    ],
+)
+def test_classes_are_answered_as_y_has_them_whatever_a_table_would_take_them_for(names: list[str]) -> None:
+    codes = np.arange(120) % len(names)
+    y = np.array(names)[codes]
+    X = codes[:, None] + np.random.default_rng(0).normal(0, 0.05, (120, 1))
+    model = NetworkClassifier((16,), epochs=60, batch_size=16).fit(X, y)
+    assert model.classes_.tolist() == sorted(names)
+    rows = np.arange(len(names), dtype=np.float64)[:, None]
+    assert model.predict(rows).tolist() == names
+    assert model.classes_[model.predict_proba(rows).argmax(axis=1)].tolist() == names
+
+
+@pytest.mark.parametrize("value", [1e60, -3.4e38])
+@pytest.mark.parametrize("kind", [NetworkClassifier, NetworkRegressor])
+def test_a_row_without_an_answer_is_named(kind: type[NetworkClassifier] | type[NetworkRegressor], value: float) -> None:
+    X, y = load_iris(return_X_y=True)
+    model = kind((8,), epochs=2).fit(X, y)
+    X[[3, 5], 1] = value
+    for answer in ("predict", "predict_proba"):
+        if hasattr(model, answer):
+            with pytest.raises(ValueError, match="row 4 must have numbers small enough"):
+                getattr(model, answer)(X)
+    assert len(model.predict(X[:3])) == 3
+
+
 @pytest.mark.parametrize(("n_jobs", "n"), [(None, 1), (3, 3), (-1, 4), (-2, 3), (-9, 1)])
 def test_n_jobs_are_threads(n_jobs: int | None, n: int) -> None:
     assert n_threads(n_jobs, 4) == n
