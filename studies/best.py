@@ -123,7 +123,7 @@ def export(
     _check_folder(target.folder)
     began = time.monotonic()
     cohort = [t for t in trials if t.cohort == trial.cohort] if trial.engine == "population" else [trial]
-    network = trainer.retrain_network(trial, cohort, [t for t in trials if t.cohort < trial.cohort])
+    network = trainer.retrain_network(trial, cohort)
     warning = _compare(trial, network, facts, trainer)
     # With folds the exported network has seen all of val: what its folds said of it counts.
     model, own = network.model, trial.hyperparameters

@@ -36,6 +36,8 @@ from studies.space import decays_sgd
 
 CUT = "the time budget was spent"
 """Reason of a trial that a deadline cut."""
+_DIVERGED = "diverged"
+"""How the reason of a trial begins whose numbers left all bounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class _Trial:
     rungs: dict[int, float] = field(default_factory=dict)
     stop_reason: str | None = None
     """Why it was pruned; None while it goes on."""
+    record: TrialRecord | None = None
+    """Of a trial that is trained again: it stops where it stopped then."""
 
     @property
     def state(self) -> State:
@@ -103,7 +107,12 @@ class Trainer(Networks):
                 )
 
     def train(
-        self, suggestions: Sequence[Suggestion], cohort: int, earlier: Sequence[TrialRecord], deadline: float | None
+        self,
+        suggestions: Sequence[Suggestion],
+        cohort: int,
+        earlier: Sequence[TrialRecord],
+        deadline: float | None,
+        again: Sequence[TrialRecord] = (),
     ) -> Iterator[EpochDone | TrialRecord]:
         """Train a cohort; yields every epoch as it ends, then the record of every trial.
 
@@ -113,9 +122,11 @@ class Trainer(Networks):
             earlier: Trials finished before it, for a pruner that compares with them.
             deadline: `time.monotonic()` at which training ends wherever it is. Trials that it cuts are PRUNED; those
                 that have no epoch yet get no record.
+            again: What was recorded of trials of the cohort that are trained again. A pruner does not judge them anew:
+                which trials it compared them with, that other workers trained at the time, nobody can find again.
         """
         reset_peak_memory(self.device)
-        groups, trials = self._start(suggestions)
+        groups, trials = self._start(suggestions, () if self._spec.search.pruner is None else again)
         with closing(self._climb(groups, suggestions, trials, earlier, self._spec.training.epochs)) as events:
             for event in events:
                 yield event
@@ -126,20 +137,17 @@ class Trainer(Networks):
             if trial.state.curve or trial.state.divergence is not None:
                 yield self._record(trial, cohort)
 
-    def retrain_network(
-        self, record: TrialRecord, cohort: Sequence[TrialRecord], earlier: Sequence[TrialRecord]
-    ) -> Network:
+    def retrain_network(self, record: TrialRecord, cohort: Sequence[TrialRecord]) -> Network:
         """Train a recorded trial again as it was trained: with its cohort, so that every bit comes out again.
 
         Args:
             record: With its curve.
-            cohort: All finished trials of its cohort.
-            earlier: Trials finished before it.
+            cohort: All finished trials of its cohort; each stops where its record says.
         """
         suggestions = [t.suggestion for t in cohort]
-        groups, trials = self._start(suggestions)
+        groups, trials = self._start(suggestions, cohort)
         own = trials[record.number]
-        for _ in self._climb(groups, suggestions, trials, earlier, len(record.curve)):
+        for _ in self._climb(groups, suggestions, trials, (), len(record.curve)):
             pass
         model = self._network(own.suggestion, self._member(own.suggestion), own.state)
         config = self._model_config(record.hyperparameters)
@@ -154,12 +162,14 @@ class Trainer(Networks):
             return ()
         return halving.rungs(ladder.first_rung, ladder.reduction_factor, self._spec.training.epochs)
 
-    def _start(self, suggestions: Sequence[Suggestion]) -> tuple[list[Group], dict[int, _Trial]]:
-        """Groups of the suggestions, and each trial by its number."""
+    def _start(
+        self, suggestions: Sequence[Suggestion], again: Sequence[TrialRecord]
+    ) -> tuple[list[Group], dict[int, _Trial]]:
+        """Groups of the suggestions, and each trial by its number, with its record if it is one of `again`."""
         groups = self._groups([self._member(s) for s in suggestions], suggestions)
-        now = time.time()
+        now, records = time.time(), {t.number: t for t in again}
         return groups, {
-            suggestions[i].number: _Trial(suggestions[i], group, place, now)
+            suggestions[i].number: _Trial(suggestions[i], group, place, now, record=records.get(suggestions[i].number))
             for group in groups
             for place, i in enumerate(group.indices)
         }
@@ -203,6 +213,8 @@ class Trainer(Networks):
             live = {n: t.rungs for n, t in living.items()}
             pruned = pruner.prune(pruner.build_pruner(self._spec), self._objectives[0], earlier, live, rung)
             reason = f"pruned by {self._spec.search.pruner} at epoch {rung}"
+        recorded = {n: t.record for n, t in living.items() if t.record is not None}
+        pruned = (pruned - recorded.keys()) | {n for n, record in recorded.items() if _stopped_at(record) == rung}
         for number in pruned:
             living[number].stop_reason = reason
         return pruned
@@ -241,7 +253,7 @@ class Trainer(Networks):
         """State, values and reason of a trial whose training is over."""
         state = trial.state
         if state.divergence is not None:
-            return FAIL, None, f"diverged in epoch {state.divergence.epoch}: {state.divergence.reason}"
+            return FAIL, None, f"{_DIVERGED} in epoch {state.divergence.epoch}: {state.divergence.reason}"
         if state.best is None:
             return FAIL, None, f"{self._objectives[0].metric} on val was not finite in any epoch"
         if state.is_finished and trial.stop_reason is None:
@@ -265,6 +277,17 @@ class Trainer(Networks):
                 measured = self.measure(model, trial.suggestion.hyperparameters, "val")
             values.append(measured[objective.metric])
         return tuple(values)
+
+
+def _stopped_at(record: TrialRecord) -> int | None:
+    """The rung at which a recorded trial was pruned; None where it was not, a deadline's cut included."""
+    reason = record.reason or ""
+    if not record.rungs or reason == CUT or reason.startswith(_DIVERGED):
+        return None
+    last = max(record.rungs)
+    # One that is pruned before it had any value has failed.
+    is_pruned = record.state == PRUNED or (record.state == FAIL and math.isnan(record.rungs[last]))
+    return last if is_pruned else None
 
 
 def _epoch_record(epoch: Epoch) -> EpochRecord:

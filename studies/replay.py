@@ -79,7 +79,7 @@ def replay_cohort(trial: TrialRecord, trials: Sequence[TrialRecord], facts: Stud
         return Verdict(
             True, f"cohort {trial.cohort}: a time budget cut it at a moment that no repetition can find again"
         )
-    events = trainer.train([t.suggestion for t in own], trial.cohort, earlier, None)
+    events = trainer.train([t.suggestion for t in own], trial.cohort, earlier, None, own)
     again = {e.number: e for e in events if isinstance(e, TrialRecord)}
     different = [t.number for t in own if bits(t) != bits(again[t.number])]
     if not different:

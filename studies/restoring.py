@@ -140,7 +140,7 @@ class Restorer:
     ) -> dict[int, TrialRecord]:
         together = {t.number: t.suggestion for t in mates} | dict(suggestions)
         earlier = [t for t in records if t.cohort < cohort and t.state in FINISHED_STATES]
-        events = self._trainer.train([together[n] for n in sorted(together)], cohort, earlier, None)
+        events = self._trainer.train([together[n] for n in sorted(together)], cohort, earlier, None, mates)
         return {e.number: e for e in events if isinstance(e, TrialRecord)}
 
     def _is_proven(self, wrong: _Wrong, outcome: Mapping[int, TrialRecord]) -> bool:

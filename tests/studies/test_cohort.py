@@ -183,11 +183,36 @@ def test_a_trial_trained_again_gives_its_curve_bit_for_bit() -> None:
     events = trainer.train([suggestion(n, width=3 + n, dropout=0.2) for n in range(4)], 0, [], None)
     cohort = [e for e in events if isinstance(e, TrialRecord)]
     for record in cohort:
-        again = trainer.retrain_network(record, cohort, [])
+        again = trainer.retrain_network(record, cohort)
         assert [replace(e, finished_at=0) for e in again.curve] == [replace(e, finished_at=0) for e in record.curve]
         assert record.best is not None
         measured = trainer.measure(again.model, record.hyperparameters, "val")
         assert measured["loss"] == pytest.approx(record.best.val_loss, rel=1e-5)
+
+
+def test_a_pruner_does_not_judge_anew_what_was_trained_beside_cohorts_that_are_finished_now() -> None:
+    trainer = make_trainer(make_spec(search={"pruner": "median"}))
+    suggestions = [suggestion(n, width=3 + n) for n in range(8, 12)]
+    cohort = [e for e in trainer.train(suggestions, 1, [], None) if isinstance(e, TrialRecord)]
+    better = [TrialRecord(n, COMPLETE, {}, (), 0, 9, values=(2.0,), rungs={5: 2.0}) for n in range(8)]
+    anew = [e for e in trainer.train(suggestions, 1, better, None) if isinstance(e, TrialRecord)]
+    assert {t.state for t in cohort} == {COMPLETE} and {t.state for t in anew} == {PRUNED}
+    for recorded, earlier in ((cohort, better), (anew, [])):
+        again = trainer.train(suggestions, 1, earlier, None, recorded)
+        assert [bits(e) for e in again if isinstance(e, TrialRecord)] == list(map(bits, recorded))
+        for record in recorded:
+            assert len(trainer.retrain_network(record, recorded).curve) == len(record.curve)
+
+
+def test_trials_that_halving_pruned_stop_there_again_though_other_numbers_would_keep_them() -> None:
+    trainer = make_trainer(make_spec(search={"halving": {"first_rung": 2, "reduction_factor": 2}}))
+    suggestions = [suggestion(n, width=3 + n) for n in range(4)]
+    whole = make_trainer(make_spec()).train(suggestions, 0, [], None)
+    complete = [replace(e, rungs={2: 0.0}) for e in whole if isinstance(e, TrialRecord)]
+    assert any(e.state == PRUNED for e in trainer.train(suggestions, 0, [], None) if isinstance(e, TrialRecord))
+    for record in complete:
+        again = trainer.retrain_network(record, complete)
+        assert [e.val_loss for e in again.curve] == [e.val_loss for e in record.curve]
 
 
 def test_a_trial_trained_again_alone_gives_its_curve_up_to_rounding() -> None:
@@ -231,7 +256,7 @@ def test_a_network_is_measured_and_exported_with_the_numbers_that_it_was_trained
     trainer = make_trainer(spec)
     own = [suggestion(n, preprocess=name) for n, name in enumerate(("standard", "quantile_normal"))]
     records = [event for event in trainer.train(own, 0, [], None) if isinstance(event, TrialRecord)]
-    again = trainer.retrain_network(records[1], records, [])
+    again = trainer.retrain_network(records[1], records)
     splits = trainer.splits_of(records[1].hyperparameters)
     assert records[1].best is not None
     own, best = records[1].hyperparameters, records[1].best.val_loss
@@ -258,7 +283,7 @@ def test_trials_with_cures_for_overfitting_come_out_again_and_are_exported(tmp_p
     events = trainer.train([suggestion(n, **cure) for n, cure in enumerate(CURES)], 0, [], None)
     cohort = [e for e in events if isinstance(e, TrialRecord)]
     for record in cohort:
-        again = trainer.retrain_network(record, cohort, [])
+        again = trainer.retrain_network(record, cohort)
         assert [replace(e, finished_at=0) for e in again.curve] == [replace(e, finished_at=0) for e in record.curve]
         assert record.best is not None
         measured = trainer.measure(again.model, record.hyperparameters, "val")
