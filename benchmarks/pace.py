@@ -137,6 +137,7 @@ def run_study(name: str, seed: int, out: Path) -> None:
     """Run a study, and write what it told."""
     from studies.display import QuietDisplay
     from studies.home import Home
+    from studies.records import EpochDone, TrialRecord
     from studies.runner import Run
     from studies.spec import spec_from_dict
     from studies.storage import Storage
@@ -149,6 +150,14 @@ def run_study(name: str, seed: int, out: Path) -> None:
 
         def begin(self, tally: Tally) -> None:
             self.tally = tally
+
+        def epoch(self, event: EpochDone) -> None:
+            assert self.tally is not None
+            self.tally.add_epoch(event)
+
+        def trials(self, trials: Sequence[TrialRecord]) -> None:
+            assert self.tally is not None
+            self.tally.add_trials(trials)
 
     if name == "csv":
         from sklearn.datasets import load_diabetes
