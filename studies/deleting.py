@@ -106,7 +106,7 @@ def _held(home: Home, storage: Storage, study: str) -> Iterator[None]:
         StudyBusy: It is being run.
     """
     with drive(home, study), storage.leading(study) as is_leading:
-        if not is_leading() or storage.others(study)[0]:
+        if not is_leading() or storage.others(study, holds_lock=True)[0]:
             raise StudyBusy(f'study "{study}" is being run; wait for its end, or end it, and try again')
         yield
 

@@ -3,8 +3,8 @@
 A claim has an owner (machine, process, and the `Storage` in it that claims), a token, and a lease that ends by the
 database's clock unless it is renewed. On one machine a look at the process says more than any clock: a process that is
 gone owns nothing, one that runs keeps what it has however late it renews, and a paused one keeps it for its lease. Of
-other machines only the lease is known. The token is the fence: whoever comes back after its claim was given to
-another finds it gone, and its result is refused.
+other machines only the lease is known, but where a driver holds a study's lock in SQLite: then there are none. The
+token is the fence: whoever comes back after its claim was given to another finds it gone, and its result is refused.
 """
 
 import fcntl
@@ -92,11 +92,19 @@ def renew(connection: Connection, tokens: Collection[str]) -> set[str]:
     return set(connection.execute(select(LEASES.c.token).where(own)).scalars())
 
 
-def living(connection: Connection, study: int, owner: Owner) -> set[int]:
-    """Cohorts of a study that somebody other than `owner` trains."""
+def living(connection: Connection, study: int, owner: Owner, *, is_alone: bool = False) -> set[int]:
+    """Cohorts of a study that somebody other than `owner` trains.
+
+    Args:
+        connection: Of the caller.
+        study: Its id.
+        owner: Whose own cohorts do not count.
+        is_alone: Whether a lock tells that no other machine trains, boots of this one before the present included.
+    """
     clock = now(connection)
     found = connection.execute(select(LEASES).where(LEASES.c.study_id == study, LEASES.c.claimer != owner.claimer))
-    return {lease.cohort for lease in found if _is_alive(lease, owner, clock)}
+    possible = [lease for lease in found if not is_alone or lease.machine == owner.machine]
+    return {lease.cohort for lease in possible if _is_alive(lease, owner, clock)}
 
 
 def _is_alive(lease: Any, here: Owner, clock: float) -> bool:

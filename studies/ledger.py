@@ -60,8 +60,11 @@ class Ledger(Protocol):
     def take(self, name: str, numbers: Sequence[int]) -> int:
         """Claim WAITING trials of one cohort again; returns its id."""
 
-    def release(self, name: str) -> list[int]:
+    def release(self, name: str, *, holds_lock: bool = False) -> list[int]:
         """Put what is RUNNING and nobody else's back to WAITING; returns the numbers."""
+
+    def abandon(self, name: str) -> None:
+        """Release after an error, which may be the ledger's own."""
 
     def others(self, name: str) -> tuple[int, int]:
         """How many cohorts others train, and how many RUNNING trials are nobody's."""

@@ -112,7 +112,11 @@ class MemoryStorage:
             trials[number] = replace(trials[number], state=RUNNING, cohort=cohort)
         return cohort
 
-    def release(self, name: str) -> list[int]:
+    def abandon(self, name: str) -> None:
+        """Put RUNNING trials back to WAITING."""
+        self.release(name)
+
+    def release(self, name: str, *, holds_lock: bool = False) -> list[int]:
         """Put RUNNING trials back to WAITING; returns their numbers."""
         trials = self._of(name)
         released = [trial.number for trial in trials if trial.state == RUNNING]

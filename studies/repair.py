@@ -104,7 +104,7 @@ def _take(patient: _Patient, step: _Step) -> str | None:
     home, storage, name = patient.home, patient.storage, patient.name
     try:
         with drive(home, name), storage.leading(name) as is_leading:
-            if not is_leading() or storage.others(name)[0]:
+            if not is_leading() or storage.others(name, holds_lock=True)[0]:
                 raise StudyBusy(f'study "{name}" is being run; wait for its end, and repair it then')
             step.mend(patient)
     except (StudiesError, TrackingError, DlcoreError) as error:
@@ -211,7 +211,7 @@ def _restore(patient: _Patient) -> None:
 
 
 def _release(patient: _Patient) -> None:
-    patient.storage.release(patient.name)
+    patient.storage.release(patient.name, holds_lock=True)
 
 
 def _export(patient: _Patient) -> None:

@@ -178,8 +178,11 @@ class Run:
                     if mirror is not None:
                         mirror.start()
                     outcome = self._execute(mirror, started, deadline)
-                except (KeyboardInterrupt, BrokenPipeError):  # who read our lines may go away: `studies run | head -1`
-                    self.storage.release(self.facts.name)
+                except BaseException as error:
+                    self.storage.abandon(self.facts.name)  # a notebook lives on, and its next call asks for the same
+                    if not isinstance(error, (KeyboardInterrupt, BrokenPipeError)):
+                        raise
+                    # Who read our lines may go away: `studies run | head -1`.
                     with contextlib.suppress(BrokenPipeError):
                         self.display.end()
                     if mirror is not None:
@@ -220,7 +223,7 @@ class Run:
             self.facts = stored
 
     def _execute(self, mirror: Mirror | None, started: float, deadline: float | None) -> Outcome:
-        search = Search(self.storage, self.spec, self.facts, self.trainer.count_parameters)
+        search = Search(self.storage, self.spec, self.facts, self.trainer.count_parameters, is_driver=True)
         if moved := changed(self.facts.environment, self.trainer.environment):
             is_other = mathematics_changed(self.facts.environment, self.trainer.environment)
             self.display.note(
@@ -249,7 +252,7 @@ class Run:
             tally.searched()
             self.display.end()
         self._tally = tally
-        ended = self._why_spent(len(search.trials)) if is_done else _TIME_IS_UP
+        ended = search.ended if is_done else _TIME_IS_UP
         n_new = sum(t.state in FINISHED_STATES for t in search.trials) - before
         if mirror is not None:
             mirror.expect_winner()
@@ -312,13 +315,6 @@ class Run:
         if failures and is_timely and not search.is_complete:
             raise StudiesError(f"all {self.n_workers} workers ended, and trials are left: {failures[0]}")
         return is_timely or search.is_complete
-
-    def _why_spent(self, n_trials: int) -> str:
-        budget = self.spec.budget.trials
-        if budget is None or n_trials < budget:
-            return f"all {n_trials} points of the grid are done"
-        above = f", more than its budget of {budget}" if n_trials > budget else ""
-        return f"all {n_trials} trials are done{above}; --trials raises the budget"
 
     def export(self, number: int | None, folder: Path | None, *, is_cut: bool = False) -> best.Export:
         """Export a trial, or hold the finals and export the winner.

@@ -38,12 +38,22 @@ class Search:
         spec: StudySpec,
         facts: StudyFacts,
         count_parameters: Callable[[Mapping[str, Value]], int],
+        *,
+        is_driver: bool = False,
     ) -> None:
-        """Go on with a stored study; what dead owners left RUNNING goes back to WAITING."""
+        """Go on with a stored study; what dead owners left RUNNING goes back to WAITING.
+
+        Args:
+            storage: Holds the study.
+            spec: What is searched.
+            facts: Of the study.
+            count_parameters: Counts those of a network by its hyperparameters.
+            is_driver: Whether this process holds the study's lock, and is none of a driver's workers.
+        """
         self._storage, self._spec, self._facts = storage, spec, facts
         self._count_parameters = count_parameters
         self._distributions = distributions(spec)
-        self.released = storage.release(facts.name)
+        self.released = storage.release(facts.name, holds_lock=is_driver)
         self.trials = storage.records(facts.name)
         """All trials, without their curves, in order of number."""
 
@@ -101,6 +111,15 @@ class Search:
     def is_complete(self) -> bool:
         """Whether every trial that there is to be is finished, as far as this process knows."""
         return not self._is_left() and all(t.state in FINISHED_STATES for t in self.trials)
+
+    @property
+    def ended(self) -> str:
+        """Why nothing is left to train, for people."""
+        n, budget = len(self.trials), self._spec.budget.trials
+        if budget is None or n < budget:
+            return f"all {n} points of the grid are done"
+        above = f", more than its budget of {budget}" if n > budget else ""
+        return f"all {n} trials are done{above}; --trials raises the budget"
 
     def _take(self) -> Cohort | None:
         waiting = [t for t in self.trials if t.state == WAITING]

@@ -18,11 +18,12 @@ from uuid import uuid4
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 from sqlalchemy import Connection, and_, delete, func, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from studies import leases, rows, trials
 from studies.catalogue import Catalogue
 from studies.database import reading, writing
-from studies.errors import DatabaseGone, LeaseLost, Overtaken, UserError
+from studies.errors import DatabaseGone, LeaseLost, Overtaken, StudiesError, UserError
 from studies.records import Suggestion, TrialRecord
 from studies.rows import PARAM, SYSTEM_ATTR, TRIAL
 from studies.schema import open_database
@@ -136,15 +137,23 @@ class Storage(Catalogue):
 
         return self._claimed(token, write)
 
-    def release(self, name: str) -> list[int]:
+    def release(self, name: str, *, holds_lock: bool = False) -> list[int]:
         """Put RUNNING trials back to WAITING: those that this object claimed, and those of owners that are dead.
 
-        Call it while nothing is trained. Returns their numbers.
+        Call it while nothing is trained.
+
+        Args:
+            name: The study.
+            holds_lock: Whether the caller holds the lock of the study's driver (`home.drive`). On SQLite that says
+                that whoever claimed on another machine, or before this one was started again, is dead.
+
+        Returns:
+            Their numbers.
         """
 
         def write(connection: Connection, _is_again: bool) -> list[int]:
             study = trials.study_id(connection, name, is_locked=True)
-            kept = leases.living(connection, study, self._owner)
+            kept = leases.living(connection, study, self._owner, is_alone=self._is_alone(holds_lock=holds_lock))
             is_running = and_(TRIAL.c.study_id == study, TRIAL.c.state == TrialState.RUNNING)
             query = select(TRIAL.c.trial_id, TRIAL.c.number, RESULTS.c.cohort)
             found = connection.execute(query.join(RESULTS, RESULTS.c.trial_id == TRIAL.c.trial_id).where(is_running))
@@ -161,15 +170,28 @@ class Storage(Catalogue):
             self._tokens.clear()
         return released
 
-    def others(self, name: str) -> tuple[int, int]:
-        """How many cohorts of a study others train, and how many RUNNING trials are nobody's."""
+    def _is_alone(self, *, holds_lock: bool) -> bool:
+        return holds_lock and self._engine.dialect.name == "sqlite"
+
+    def abandon(self, name: str) -> None:
+        """Release, in a process that goes on after an error; where that fails, the claims are nobody's all the same."""
+        try:
+            self.release(name)
+        except (StudiesError, SQLAlchemyError, OSError, MemoryError):
+            leases.disown(self._owner)
+            self._owner = leases.new_owner(self)
+            self._tokens.clear()
+
+    def others(self, name: str, *, holds_lock: bool = False) -> tuple[int, int]:
+        """How many cohorts of a study others train, and how many RUNNING trials are nobody's; see `release`."""
         with reading(self._engine) as connection:
-            kept, free = self.ownership(connection, trials.study_id(connection, name))
+            study = trials.study_id(connection, name)
+            kept, free = self.ownership(connection, study, holds_lock=holds_lock)
         return len(kept), len(free)
 
-    def ownership(self, connection: Connection, study: int) -> tuple[set[int], list[int]]:
+    def ownership(self, connection: Connection, study: int, *, holds_lock: bool = False) -> tuple[set[int], list[int]]:
         """Ids of the cohorts of a study that others train, and numbers of the RUNNING trials that are nobody's."""
-        kept = leases.living(connection, study, self._owner)
+        kept = leases.living(connection, study, self._owner, is_alone=self._is_alone(holds_lock=holds_lock))
         is_running = and_(TRIAL.c.study_id == study, TRIAL.c.state == TrialState.RUNNING)
         query = select(TRIAL.c.number, RESULTS.c.cohort, RESULTS.c.token)
         found = connection.execute(query.join(RESULTS, RESULTS.c.trial_id == TRIAL.c.trial_id).where(is_running))

@@ -158,6 +158,41 @@ def test_trials_on_another_machine_come_back_when_their_lease_ends(
         assert storage.release("wine") == [0, 1]
 
 
+def test_who_holds_the_drivers_lock_on_sqlite_believes_no_lease_of_another_boot(
+    storage: Storage, trials: list[TrialRecord]
+) -> None:
+    lost, here = Storage(storage.url), Storage(storage.url)
+    claim(lost, trials[:2])
+    change_leases(storage, "machine = 'the boot before'")
+    claim(here, trials[2:])  # a process of this machine is believed all the same
+    is_alone = storage.url.startswith("sqlite")
+    assert storage.others("wine") == (2, 0) and storage.release("wine") == []
+    assert storage.others("wine", holds_lock=True) == ((1, 2) if is_alone else (2, 0))
+    assert storage.release("wine", holds_lock=True) == ([0, 1] if is_alone else [])
+    lost.close(), here.close()
+
+
+@pytest.mark.parametrize("is_database_away", [False, True])
+def test_what_is_abandoned_is_nobodys_though_its_object_lives_on(
+    storage: Storage, trials: list[TrialRecord], monkeypatch: pytest.MonkeyPatch, is_database_away: bool
+) -> None:
+    failed, other = Storage(storage.url), Storage(storage.url)
+    claim(failed, trials[:2])
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        if is_database_away:
+            patch.setattr(failed, "_surely", fail)
+        failed.abandon("wine")
+    assert other.release("wine") == ([0, 1] if is_database_away else [])
+    failed.take("wine", [0, 1])  # it claims as before
+    assert other.others("wine") == (1, 0)
+    failed.record("wine", trials[:2], 1.0)
+    failed.close(), other.close()
+
+
 def test_a_process_id_that_another_process_got_later_owns_nothing(storage: Storage, trials: list[TrialRecord]) -> None:
     other = Storage(storage.url)
     claim(other, trials[:2])

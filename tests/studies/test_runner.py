@@ -67,6 +67,25 @@ def test_a_study_ends_with_its_budget_spent_and_its_winner_on_disk(finished_home
     assert storage.spent_s("wine") > 0
 
 
+def test_a_call_that_failed_is_made_again_though_what_it_held_is_kept(
+    tmp_path: Path, display: Lines, finished_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = home_at(tmp_path / "home")
+    failed = start(home, display)  # a notebook keeps it in the traceback of the last error
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(failed.trainer, "train", fail)
+        with pytest.raises(MemoryError):
+            failed.execute(None)
+    again = start(home, display)
+    assert again.storage.states("wine") == {"WAITING": 3} and again.storage.others("wine") == (0, 0)
+    again.execute(None)
+    assert bits(home) == bits(finished_home)
+
+
 def test_a_server_that_does_not_answer_costs_one_warning(tmp_path: Path, display: Lines) -> None:
     outcome = start(home_at(tmp_path / "home"), display).execute(None)
     assert outcome.page is None and outcome.n_new == 6

@@ -1,4 +1,5 @@
 import math
+import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def result(suggestion: Suggestion, cohort: int) -> TrialRecord:
     )
 
 
-def open_search(folder: Path, spec: StudySpec, make_facts: Facts) -> Search:
+def open_search(folder: Path, spec: StudySpec, make_facts: Facts, *, is_driver: bool = False) -> Search:
     storage = Storage(f"sqlite:///{folder / 'studies.db'}")
     facts = storage.facts("wine")
     if facts is None:
@@ -55,7 +56,7 @@ def open_search(folder: Path, spec: StudySpec, make_facts: Facts) -> Search:
             objectives=resolved_objectives(spec, "multiclass"), cohort_size=cohort_size(spec), created_at=0.0
         )
         storage.create_study(facts)
-    return Search(storage, spec, facts, count)
+    return Search(storage, spec, facts, count, is_driver=is_driver)
 
 
 def finish(search: Search, n_cohorts: int | None = None) -> list[TrialRecord]:
@@ -82,6 +83,21 @@ def test_a_study_killed_at_any_cohort_asks_what_it_would_have_asked(
         again = open_search(folder, spec, make_facts)
         assert again.released == list(range(4 * killed_after, min(4 * killed_after + 4, len(whole))))
         assert finish(again) == whole
+
+
+def test_a_driver_whose_machine_was_started_again_within_a_lease_asks_what_it_would_have_asked(
+    tmp_path: Path, make_facts: Facts
+) -> None:
+    spec = make_spec("tpe")
+    (tmp_path / "whole").mkdir()
+    whole = finish(open_search(tmp_path / "whole", spec, make_facts))
+    cut = open_search(tmp_path, spec, make_facts)
+    finish(cut, n_cohorts=1)
+    with sqlite3.connect(tmp_path / "studies.db") as connection:
+        connection.execute("UPDATE dlcore_leases SET machine = 'the boot before'")
+    again = open_search(tmp_path, spec, make_facts, is_driver=True)
+    assert again.released == [4, 5, 6, 7]
+    assert finish(again) == whole
 
 
 @pytest.mark.slow
