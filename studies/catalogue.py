@@ -15,6 +15,9 @@ from studies.records import StudyFacts, Winner
 from studies.rows import STUDY, TRIAL
 from studies.tables import COHORTS, STUDIES, WINNERS
 
+_TICK_S = 1e-3
+"""How much later than the one before a winner is stored at least."""
+
 
 class Catalogue:
     """The studies of one database. Each call is one transaction."""
@@ -129,14 +132,17 @@ class Catalogue:
     def store_winner(self, name: str, winner: Winner, n_finished: int) -> None:
         """Store the winner among `n_finished` trials; a trial that wins again replaces its earlier row."""
         with writing(self._engine) as connection:
-            study_id = trials.study_id(connection, name)
+            study_id = trials.study_id(connection, name, is_locked=True)
             trial_id = trials.ids_of(connection, study_id, [winner.number])[winner.number]
             connection.execute(delete(WINNERS).where(WINNERS.c.trial_id == trial_id))
+            newest = select(func.max(WINNERS.c.created_at)).where(WINNERS.c.study_id == study_id)
+            # Behind all earlier ones, whatever became of the clock: the newest is the winner.
+            earliest = (connection.execute(newest).scalar() or 0.0) + _TICK_S
             connection.execute(
                 insert(WINNERS).values(
                     study_id=study_id,
                     trial_id=trial_id,
-                    created_at=datetime.now(UTC).timestamp(),
+                    created_at=max(datetime.now(UTC).timestamp(), earliest),
                     n_finished=n_finished,
                     val_metrics_json=json.dumps(dict(winner.val_metrics)),
                     test_metrics_json=json.dumps(dict(winner.test_metrics)),

@@ -86,6 +86,20 @@ def test_records_read_back_equal_after_reopening(
     assert reopened.spent_s("wine") == 7.5
 
 
+def test_the_winner_stored_last_is_the_winner_though_the_clock_went_back(
+    storage: Storage, study: StudyFacts, make_trial: Callable[..., TrialRecord]
+) -> None:
+    trials = [make_trial(n) for n in range(3)]
+    claim(storage, trials)
+    storage.record("wine", trials, 1.0)
+    for number in (0, 1, 2, 0):
+        won = Winner(number, (0.5,), trials[number].hyperparameters, 99, {}, {}, "somewhere", "f" * 64)
+        storage.store_winner("wine", won, 3)
+        assert storage.winner("wine", must_be_sealed=True) == (won, 3)
+        with writing(storage.engine) as connection:
+            connection.exec_driver_sql("UPDATE dlcore_winners SET created_at = created_at + 3600")
+
+
 def test_optuna_reads_what_was_written_here(
     storage: Storage, study: StudyFacts, make_trial: Callable[..., TrialRecord]
 ) -> None:
