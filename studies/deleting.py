@@ -4,6 +4,7 @@ The study database comes last: killed before that, the study is still there, and
 """
 
 import contextlib
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ def _delete(home: Home, storage: Storage, own: Belongings) -> Iterator[str]:
             yield f"{folder} holds other files, which are left"
     for leftover in exports.leftovers(home.exports):
         if leftover.name in (f".{name}.new", f".{name}.old"):
-            exports.clear(leftover)
+            shutil.rmtree(leftover)  # none is put back, not the old one of an export that is gone now
     for folder in papers.remove(own.papers):
         yield f"{folder} holds other files, which are left"
     if own.elsewhere is not None and own.elsewhere.exists():

@@ -4,7 +4,7 @@ Nothing is changed here, and no tracking server is started: the home's own runs 
 `stores` does where no server runs; another server is asked, and one that does not answer is said in one line.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def examine(home: Home, storage: Storage, study: str | None) -> Diagnosis:
     for ward in wards:
         found += _rows(storage, ward)
     quiet = [w for w in wards if w.facts is not None]
-    if driven := [w for w in quiet if is_driven(home, w.name) or _is_trained(storage, w)]:
+    if driven := [w for w in quiet if _is_run(home, storage, w)]:
         names = ", ".join(w.name for w in driven)
         notes.append(f"{names}: is being run now; MLflow and the exports were not compared")
         quiet = [w for w in quiet if w not in driven]
@@ -78,8 +78,7 @@ def examine(home: Home, storage: Storage, study: str | None) -> Diagnosis:
             found.append(_unreadable(ward, error))
     if study is None and all(w.facts is not None for w in wards):
         found += _of_nobody(home, {w.facts.uuid for w in wards if w.facts is not None})
-    if study is None or not driven:
-        found += [Finding("leftover", str(p)) for p in exports.leftovers(home.exports) if not driven]
+    found += _leftovers(home, storage, study, {w.name: w for w in all_names})
     return Diagnosis(tuple(found), tuple(notes), _sound(wards, study))
 
 
@@ -126,7 +125,9 @@ def _unreadable(ward: _Ward, error: StudiesError) -> Finding:
     return Finding("damaged database", str(error), ward.name, FROM_COPY)
 
 
-def _is_trained(storage: Storage, ward: _Ward) -> bool:
+def _is_run(home: Home, storage: Storage, ward: _Ward) -> bool:
+    if is_driven(home, ward.name):
+        return True
     with reading(storage.engine) as connection:
         living, _ = storage.ownership(connection, ward.id)
     return bool(living)
@@ -261,6 +262,14 @@ def _should_tell(facts: StudyFacts, winner: Winner) -> tuple[object, ...]:
 
     final = finals.plain(winner.final)
     return facts.uuid, winner.number, plain(winner.val_metrics), plain(winner.test_metrics), final
+
+
+def _leftovers(home: Home, storage: Storage, study: str | None, wards: Mapping[str, _Ward]) -> Iterator[Finding]:
+    """What killed writers left of one study, or of all and of nobody; a study that is run is writing it now."""
+    for path in exports.leftovers(home.exports):
+        name = exports.study_of(path, wards)
+        if study in (None, name) and (name is None or not _is_run(home, storage, wards[name])):
+            yield Finding("leftover", str(path), name)
 
 
 def _of_nobody(home: Home, uuids: set[str]) -> list[Finding]:

@@ -1,8 +1,9 @@
 """Exports as they lie on disk: whose they are, which of their files are damaged, what a killed writer left behind."""
 
 import json
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,12 @@ def leftovers(root: Path) -> list[Path]:
         return []
     hidden = [p for p in sorted(root.iterdir()) if p.is_dir() and not p.is_symlink() and p.name[0] == "."]
     return [p for p in hidden if p.name.endswith((".new", ".old"))]
+
+
+def study_of(leftover: Path, names: Collection[str]) -> str | None:
+    """Which of the studies of these names a leftover is of, by its own name; None where it is of none of them."""
+    place = leftover.name[1:-4]
+    return next((name for name in (place, re.sub(r"-trial-\d+$", "", place)) if name in names), None)
 
 
 def clear(leftover: Path) -> None:

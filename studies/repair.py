@@ -107,7 +107,7 @@ def _take(patient: _Patient, step: _Step) -> str | None:
             if not is_leading() or storage.others(name, holds_lock=True)[0]:
                 raise StudyBusy(f'study "{name}" is being run; wait for its end, and repair it then')
             step.mend(patient)
-    except (StudiesError, TrackingError, DlcoreError) as error:
+    except (StudiesError, TrackingError, DlcoreError, OSError) as error:
         return str(error)
     return None
 
@@ -139,8 +139,10 @@ def _mend_whole(
 
 def _tidy(home: Home, storage: Storage, kinds: set[str]) -> None:
     if "leftover" in kinds:
+        known_names = storage.names()
         for path in exports.leftovers(home.exports):
-            exports.clear(path)
+            if exports.study_of(path, known_names) is None:  # that of a study is cleared under its lock
+                exports.clear(path)
     if "orphan export" in kinds:
         with reading(storage.engine) as connection:
             names = [name for _, name in integrity.studies(connection)]
@@ -214,6 +216,13 @@ def _release(patient: _Patient) -> None:
     patient.storage.release(patient.name, holds_lock=True)
 
 
+def _clear(patient: _Patient) -> None:
+    names = patient.storage.names()
+    for path in exports.leftovers(patient.home.exports):
+        if exports.study_of(path, names) == patient.name:
+            exports.clear(path)
+
+
 def _export(patient: _Patient) -> None:
     """Train what was exported again, and write it again; the winner last, so that its row is the newest."""
     run, home = patient.run(), patient.home
@@ -251,6 +260,7 @@ _STEPS = (
     ),
     _Step(_TRIALS, _restore),
     _Step(frozenset({"zombie", "idle lease"}), _release, needs_sound_trials=True),
+    _Step(frozenset({"leftover"}), _clear),
     _Step(
         frozenset({"missing export", "damaged export", "wrong export", "export without a row"}),
         _export,

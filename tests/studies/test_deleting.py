@@ -105,6 +105,16 @@ def test_an_end_of_input_or_ctrl_c_deletes_nothing(
     assert names(home) == ["wine"]
 
 
+def test_what_a_killed_writer_left_goes_with_the_study_and_none_is_put_back(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment(monkeypatch, home)
+    for kind in ("new", "old"):
+        shutil.copytree(home.exports / "wine", home.exports / f".wine.{kind}")
+    assert deleting.delete("wine", is_certain=True)
+    assert list(home.exports.iterdir()) == []
+
+
 def test_a_study_that_is_not_there_is_said(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     environment(monkeypatch, home)
     with pytest.raises(UserError, match='no study "zoo"'):

@@ -21,7 +21,7 @@ from studies.errors import StudiesError, UserError
 from studies.findings import Diagnosis
 from studies.home import Home, drive
 from studies.mirroring import bring_in_line
-from studies.records import TrialRecord
+from studies.records import StudyFacts, TrialRecord
 from studies.repair import repair
 from studies.runner import Run
 from studies.sampler import ask_cohort
@@ -670,6 +670,23 @@ def test_a_study_that_is_run_is_looked_at_and_not_repaired(sqlite_ward: Ward) ->
         left = ward.repair()
         assert kinds(left) == {FALSE} and "is being run" in left.notes[-1]
     assert ward.repair().findings == ()
+
+
+def test_what_a_study_that_is_run_is_writing_is_no_leftover(
+    sqlite_ward: Ward, make_facts: Callable[..., StudyFacts]
+) -> None:
+    ward = sqlite_ward
+    ward.storage.create_study(make_facts("other"))
+    draft, trials = ward.home.exports / f".{ward.name}.new", ward.home.exports / f".{ward.name}-trial-3.new"
+    draft.mkdir(), trials.mkdir()
+    found = ward.examine()
+    assert [f.text for f in found.findings] == [str(trials), str(draft)]
+    assert ward.examine("other").findings == () and ward.repair("other").findings == () and draft.is_dir()
+    with drive(ward.home, ward.name):
+        assert "leftover" not in kinds(ward.examine()) | kinds(ward.examine(None))
+        repair(ward.home, ward.storage, None, found, ward.display)  # it was begun after the examination
+        assert draft.is_dir() and trials.is_dir()
+    assert ward.repair().findings == () and not draft.exists() and not trials.exists()
 
 
 def test_a_tracking_server_that_does_not_answer_is_one_line_and_the_rest_is_looked_at(sqlite_ward: Ward) -> None:
