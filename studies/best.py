@@ -52,6 +52,8 @@ class Choice:
     """With its curve."""
     final: Final | None
     """How it won the study; None where it did not."""
+    finished: Sequence[TrialRecord]
+    """All finished trials that it was chosen among; others may finish meanwhile."""
 
 
 def choose(
@@ -71,7 +73,8 @@ def choose(
         UserError: The trial asked for is not there, or has no network to export.
     """
     trials = storage.records(facts.name)
-    won, final = standing(storage, facts), None
+    finished = [t for t in trials if t.state in FINISHED_STATES]
+    won, final = standing(storage, facts, len(finished)), None
     if number is None:
         best = best_trial(trials, facts.objectives)
         if best is None:
@@ -86,21 +89,17 @@ def choose(
     if trial.best_epoch is None:
         found = trial.reason or "it has not been trained"
         raise UserError(f"trial {number} is {trial.state} and has no network to export: {found}")
-    return Choice(trial, final)
+    return Choice(trial, final, finished)
 
 
-def standing(storage: Ledger, facts: StudyFacts) -> Winner | None:
-    """The stored winner, if its finals still hold: no trial was finished since, and the spec asks for the same ones."""
+def standing(storage: Ledger, facts: StudyFacts, n_finished: int) -> Winner | None:
+    """The stored winner, if its finals still hold: they were held among as many finished trials as there are, and the
+    spec asks for the same ones."""
     stored = storage.winner(facts.name, must_be_sealed=True)
-    if stored is None or stored[0].final is None or stored[1] != n_finished(storage, facts.name):
+    if stored is None or stored[0].final is None or stored[1] != n_finished:
         return None
     asked = spec_from_dict(storage.known(facts.name).spec, facts.name).final.model_dump()
     return stored[0] if stored[0].final.asked == asked else None
-
-
-def n_finished(storage: Ledger, study: str) -> int:
-    """How many trials of a study are finished."""
-    return sum(n for state, n in storage.states(study).items() if state in FINISHED_STATES)
 
 
 def export(
@@ -110,7 +109,7 @@ def export(
 
     Args:
         trial: With its curve.
-        trials: All finished trials of its study.
+        trials: All finished trials of its study, as when it was chosen.
         facts: Of its study.
         trainer: Of its study.
         target: Where to, and whether the trial won.

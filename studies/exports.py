@@ -10,6 +10,8 @@ from typing import Any
 
 from dlcore.errors import ExportError
 from dlcore.files import SUMS_FILE, sha256
+from studies.errors import UserError
+from studies.records import StudyFacts
 
 FILES = ("model.onnx", "weights.safetensors", "README.md", "predict.py", "model.json")
 """What an export holds beside the sums."""
@@ -56,6 +58,20 @@ def look(folder: Path) -> Found:
     except (OSError, ValueError):
         manifest = None
     return Found(folder, manifest if isinstance(manifest, dict) else None)
+
+
+def refuse_other(folder: Path, facts: StudyFacts) -> None:
+    """Refuse to replace the export of a study of another name: the trials of one may be called as another study is.
+
+    Raises:
+        UserError: It lies in the folder.
+    """
+    found = look(folder)
+    if found.uuid not in (None, facts.uuid) and found.facts.get("study") != facts.name:
+        raise UserError(
+            f'{folder} is the export of study "{found.facts.get("study")}"; '
+            "move it away, or give `studies export` another folder with --to"
+        )
 
 
 def find(root: Path) -> list[Found]:

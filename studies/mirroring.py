@@ -7,7 +7,7 @@ from studies.display import Display
 from studies.errors import UserError
 from studies.home import Home
 from studies.ledger import Ledger
-from studies.records import FINISHED_STATES, StudyFacts, TrialRecord
+from studies.records import FINISHED_STATES, StudyFacts, TrialRecord, Winner
 from studies.report_process import ReportProcess
 from studies.storage import Storage
 from studies.stores import open_store
@@ -16,6 +16,8 @@ from studies.view import study_page
 
 PATIENCE_S = 5.0
 """How long the end of a run waits for a tracking server that does not answer."""
+_SLOW_ROUNDS = 12
+"""How often it waits so long for a server that starts, or for a registration."""
 
 
 def open_mirror(
@@ -36,6 +38,36 @@ def open_mirror(
 
     own = ReportProcess(home, facts.name)
     return Mirror(lambda: open_store(home, display.note), facts, read, is_thorough=is_thorough, report=own)
+
+
+def hand_over(mirror: Mirror, winner: Winner, home: Home, storage: Ledger, study: str, display: Display) -> str | None:
+    """Let a mirror have the winner, and wait for it while it moves; returns the page of the study in MLflow.
+
+    A server that does not answer gets five seconds; None where none answered.
+    """
+    mirror.register(winner)
+    rounds, last = 0, -1
+    while not (is_done := mirror.finish("FINISHED", PATIENCE_S)):
+        rounds = 0 if mirror.pending != last else rounds + 1
+        last = mirror.pending
+        # Our own database writes many trials at a time; a server starts, a model is registered: all take longer.
+        is_slow_work = home.tracking_uri is None or last == 0
+        if mirror.error is not None or rounds > (_SLOW_ROUNDS if is_slow_work else 0):
+            break
+        what = f"{last} trials are on their way to MLflow" if last else "the model is being registered in MLflow"
+        if rounds == 0:
+            display.note(f"{what}; Ctrl-C leaves the rest to `studies track`")
+    if not is_done:
+        reason = (mirror.error or "it does not answer").splitlines()[0]
+        display.note(
+            f"warning: MLflow lacks {mirror.pending} trials ({reason}); `studies track {study}` brings it in line"
+        )
+    if mirror.said:
+        display.note(mirror.said)
+    if mirror.address is None or mirror.experiment_id is None:
+        return None
+    storage.store_mirror(study, mirror.address, mirror.experiment_id)
+    return study_page(mirror.address, mirror.experiment_id)
 
 
 def bring_in_line(home: Home, storage: Storage, facts: StudyFacts, display: Display) -> str:

@@ -18,6 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlcore.files import sha256
+from studies.errors import UserError
 from studies.figures import number
 from studies.records import Winner
 from studies.tracking_store import Refused, Unreachable
@@ -210,6 +212,8 @@ def _new_version(client: "MlflowClient", request: Request) -> str:
 
     name, winner = request.name, request.winner
     folder = Path(winner.export_dir)
+    if sha256((folder / "model.onnx").read_bytes()) != winner.onnx_sha256:
+        raise UserError(f"{folder} holds another network than the winner's; `studies export {name}` writes it again")
     # One folder per export: a version keeps its files when a later winner comes.
     place = f"model-{winner.onnx_sha256[:12]}"
     with tempfile.TemporaryDirectory() as scratch:
@@ -293,6 +297,9 @@ def main() -> int:
         print(str(error).replace("\n", " "), file=sys.stderr)
         # Without a reply from the server, MLflow's client has no code but its own default.
         return AWAY if error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE") else DECLINED
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return DECLINED
     except (OSError, KeyError, ValueError) as error:
         print(type(error).__name__, error, file=sys.stderr)
         return DECLINED

@@ -9,12 +9,12 @@ import os
 import shutil
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dlcore.data import DataSplits, load_splits
 from dlcore.tasks import curve_metric
-from studies import best, contest, mirroring
+from studies import best, contest, exports, mirroring
 from studies.closing import Closing, calibrate
 from studies.cohort import Trainer
 from studies.crew import Crew
@@ -33,15 +33,12 @@ from studies.spec_changes import refuse_changes
 from studies.tally import Prospect, Tally, minutes
 from studies.tracking import Mirror
 from studies.transfer import fitted, kinds_of, open_source, resolved, source_line
-from studies.view import study_page
 from studies.watcher import MirroringWatcher
 from studies.work import train_all
 
 _FREE_BYTES = 100 * 2**20
 """Room that the home's disk must have before a study starts: its databases, artifacts and export."""
 _TIME_IS_UP = "the time is up; trials that it cut are PRUNED, and the same command goes on when it is granted more"
-_SLOW_ROUNDS = 12
-"""How often it waits so long for a server that starts, or for a registration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +164,12 @@ class Run:
         """
         started = time.monotonic()
         with drive(self.home, self.facts.name):
+            self._place(None)
             if self.is_new:
                 prove(self.spec, self.trainer, self.facts.cohort_size, self.display.note)
                 self._create()
             else:
-                self.storage.store_spec(self.facts.name, self.spec.to_dict())
+                self._store_spec()
             with self.storage.leading(self.facts.name) as is_leading:
                 mirror = self._open_mirror() if self.ways.is_mirrored and is_leading() else None
                 try:
@@ -221,6 +219,12 @@ class Run:
                 raise
             refuse_changes(stored, self.spec)
             self.facts = stored
+            self._store_spec()
+
+    def _store_spec(self) -> None:
+        """Store what this run's spec changes in the study, its budget, for all who are told of it from now on."""
+        self.facts = replace(self.facts, spec=self.spec.to_dict())
+        self.storage.store_spec(self.facts.name, self.facts.spec)
 
     def _execute(self, mirror: Mirror | None, started: float, deadline: float | None) -> Outcome:
         search = Search(self.storage, self.spec, self.facts, self.trainer.count_parameters, is_driver=True)
@@ -252,13 +256,17 @@ class Run:
             tally.searched()
             self.display.end()
         self._tally = tally
+        # Beside those it was told of: what other drivers trained, and a worker that was killed before it told.
+        watcher.mirror([t.number for t in search.trials if t.state in FINISHED_STATES])
         ended = search.ended if is_done else _TIME_IS_UP
         n_new = sum(t.state in FINISHED_STATES for t in search.trials) - before
         if mirror is not None:
             mirror.expect_winner()
         export = self.export(None, None, is_cut=not is_done)
-        page = None if mirror is None else self._finish(mirror, export)
-        if mirror is None and self.ways.is_mirrored:
+        page = None
+        if mirror is not None:
+            page = mirroring.hand_over(mirror, export.winner, self.home, self.storage, self.facts.name, self.display)
+        elif self.ways.is_mirrored:
             self.display.note(
                 f"another driver of this study mirrors it; `studies track {self.facts.name}` does so if it ends early"
             )
@@ -324,6 +332,8 @@ class Run:
             folder: Where to; None is its place in the home.
             is_cut: Whether time ended the study, and must not be spent on long finals.
         """
+        if number is None and folder is None:
+            self._place(None)  # refused before the finals, which take long
         rules = contest.Rules(self.spec.final, self.facts.objectives, self.spent_s if is_cut else None)
         chosen = best.choose(
             self.storage,
@@ -332,51 +342,28 @@ class Run:
             lambda trials: contest.hold(trials, rules, self.trainer, self._say),
         )
         trial = chosen.trial
-        place = self.facts.name if chosen.final is not None else f"{self.facts.name}-trial-{trial.number}"
-        target = best.Target(folder or self.home.exports / place, chosen.final)
-        trials = [t for t in self.storage.records(self.facts.name) if t.state in FINISHED_STATES]
-        export = best.export(trial, trials, self.facts, self.trainer, target)
+        folder = folder or self._place(None if chosen.final is not None else trial.number)
+        export = best.export(trial, chosen.finished, self.facts, self.trainer, best.Target(folder, chosen.final))
         if export.is_winner:
-            n_finished = best.n_finished(self.storage, self.facts.name)
-            self.storage.store_winner(self.facts.name, export.winner, n_finished)
+            self.storage.store_winner(self.facts.name, export.winner, len(chosen.finished))
         if export.warning:
             self.display.note(f"warning: {export.warning}")
         return export
+
+    def _place(self, number: int | None) -> Path:
+        """Where a trial's export lies in the home; None is the winner's.
+
+        Raises:
+            UserError: The export of another study lies there.
+        """
+        name = self.facts.name if number is None else f"{self.facts.name}-trial-{number}"
+        exports.refuse_other(self.home.exports / name, self.facts)
+        return self.home.exports / name
 
     def _say(self, line: str) -> None:
         """Say what comes after the search, with the time left where that is known."""
         left = None if self._tally is None or line.startswith("warning: ") else self._tally.seconds_left
         self.display.note(line if left is None else f"{line}; {minutes(left)} left")
-
-    def _finish(self, mirror: Mirror, export: best.Export) -> str | None:
-        """Hand over the winner, and wait for the mirror while it moves; returns the page of the study in MLflow.
-
-        A server that does not answer gets five seconds; None where none answered.
-        """
-        mirror.register(export.winner)
-        rounds, last = 0, -1
-        while not (is_done := mirror.finish("FINISHED", mirroring.PATIENCE_S)):
-            rounds = 0 if mirror.pending != last else rounds + 1
-            last = mirror.pending
-            # Our own database writes many trials at a time; a server starts, a model is registered: all take longer.
-            is_slow_work = self.home.tracking_uri is None or last == 0
-            if mirror.error is not None or rounds > (_SLOW_ROUNDS if is_slow_work else 0):
-                break
-            what = f"{last} trials are on their way to MLflow" if last else "the model is being registered in MLflow"
-            if rounds == 0:
-                self.display.note(f"{what}; Ctrl-C leaves the rest to `studies track`")
-        if not is_done:
-            reason = (mirror.error or "it does not answer").splitlines()[0]
-            self.display.note(
-                f"warning: MLflow lacks {mirror.pending} trials ({reason}); "
-                f"`studies track {self.facts.name}` brings it in line"
-            )
-        if mirror.said:
-            self.display.note(mirror.said)
-        if mirror.address is None or mirror.experiment_id is None:
-            return None
-        self.storage.store_mirror(self.facts.name, mirror.address, mirror.experiment_id)
-        return study_page(mirror.address, mirror.experiment_id)
 
     def _new_facts(self, objectives: tuple[Objective, ...]) -> StudyFacts:
         return StudyFacts(

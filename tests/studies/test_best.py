@@ -1,17 +1,19 @@
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from studies import best
+from studies import best, contest
 from studies.errors import StudyFailed, UserError
 from studies.home import Home
 from studies.records import FAIL, Final, TrialRecord
 from studies.runner import Run
 from studies.spec import spec_from_dict
 from studies.storage import Storage
-from tests.studies.conftest import SMALL_SPEC, Lines
+from tests.studies.conftest import NOBODY, SMALL_SPEC, Lines
 
 pytestmark = pytest.mark.slow  # a whole study runs before them
 
@@ -54,17 +56,49 @@ def test_the_finals_are_told_in_the_manifest_and_held_again_only_where_something
     final = stored[0].final
     assert final.asked == {"candidates": 4, "seeds": 5, "baselines": True, "ensemble": False}
     assert stored[0].number == final.finalists[0].number and len(final.test) == 5
-    assert best.standing(run.storage, run.facts) == stored[0]
+    assert best.standing(run.storage, run.facts, 6) == stored[0]
     made = run.export(None, tmp_path / "out")  # by what is stored
     assert made.winner.final == final
     facts = json.loads((tmp_path / "out" / "model.json").read_text())["facts"]
     assert facts["final"]["finalists"][0]["number"] == stored[0].number
     with run.storage.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE dlcore_winners SET test_metrics_json = '{}'")
-    assert best.standing(run.storage, run.facts) is None  # what is falsified is not believed
+    assert best.standing(run.storage, run.facts, 6) is None  # what is falsified is not believed
     run.storage.store_winner("wine", stored[0], stored[1] - 1)
-    assert best.standing(run.storage, run.facts) is None  # a trial was finished since
+    assert best.standing(run.storage, run.facts, 6) is None  # a trial was finished since
     assert run.export(None, None).winner.final == final  # held again: the same rows
+
+
+def test_a_winner_is_stored_among_the_trials_that_its_finals_saw(
+    finished_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished_home.root, tmp_path / "home")
+    home = Home(tmp_path / "home", f"sqlite:///{tmp_path / 'home' / 'studies.db'}", NOBODY)
+    storage = Storage(home.database_url)
+    run = Run(spec_from_dict(SMALL_SPEC), home, storage, Lines())
+    stored, seen = storage.winner("wine"), []
+    assert stored is not None
+    storage.store_winner("wine", stored[0], 5)
+    held, written = contest.hold, best.export
+
+    def hold(trials: Sequence[TrialRecord], *others: Any) -> Final:
+        final = held(trials, *others)
+        monkeypatch.setattr(contest, "hold", held)
+        raised = spec_from_dict(SMALL_SPEC | {"budget": {"trials": 9}})
+        Run(raised, home, Storage(home.database_url), Lines()).execute(None)  # another driver, meanwhile
+        monkeypatch.setattr(best, "export", export)
+        return final
+
+    def export(trial: TrialRecord, trials: Sequence[TrialRecord], *others: Any) -> best.Export:
+        seen.append(len(trials))
+        return written(trial, trials, *others)
+
+    monkeypatch.setattr(contest, "hold", hold)
+    run.export(None, None)
+    assert len(storage.records("wine")) == 9
+    found = storage.winner("wine")
+    assert found is not None and found[1] == 6 and seen == [6]
+    assert best.standing(storage, run.facts, 9) is None  # the next one holds finals of all
 
 
 def test_another_trial_than_the_best_is_not_measured_on_test(run: Run, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from studies.runner import Run
 from studies.space import widths
 from studies.spec import spec_from_dict
 from studies.storage import Storage
+from studies.watcher import MirroringWatcher
 from tests.studies.conftest import NOBODY, SMALL_SPEC, Lines
 
 pytestmark = pytest.mark.slow  # whole studies, small as they are
@@ -135,6 +136,47 @@ def test_a_raised_budget_goes_on(tmp_path: Path, finished_home: Home, display: L
     outcome = start(home, display, budget={"trials": 9}).execute(None)
     assert outcome.n_new == 3 and len(outcome.trials) == 9
     assert bits(home)[:6] == bits(finished_home)
+
+
+def test_mlflow_gets_finished_trials_that_nobody_told_of(
+    tmp_path: Path, display: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So it is where a worker is killed once its record is stored, and where another driver trains.
+    monkeypatch.setattr(MirroringWatcher, "told", lambda self, trials: None)
+    start(home_at(tmp_path / "home"), display).execute(None)
+    assert any("MLflow lacks 6 trials" in line for line in display.said)
+
+
+def test_a_driver_that_another_was_faster_than_stores_its_budget(
+    tmp_path: Path, display: Lines, finished_home: Home
+) -> None:
+    home = home_at(tmp_path / "home")
+    slower = start(home, display, budget={"trials": 9})
+    start(home, Lines(), budget={"trials": 3}).execute(None)
+    assert len(slower.execute(None).trials) == 9
+    stored = slower.storage.known("wine")
+    assert stored.spec["budget"]["trials"] == 9 and stored == slower.facts  # type: ignore[index]
+
+
+def test_the_export_of_another_study_is_not_replaced(tmp_path: Path, finished_home: Home, display: Lines) -> None:
+    shutil.copytree(finished_home.root, tmp_path / "home")
+    home = home_at(tmp_path / "home")
+    other = start(home, display, study="wine-trial-1", budget={"trials": 3})
+    other.execute(None)
+    place = home.exports / "wine-trial-1"
+    before = (place / "model.json").read_bytes()
+    wine = start(home, display)
+    with pytest.raises(UserError, match=r'wine-trial-1 is the export of study "wine-trial-1"; .*--to'):
+        wine.export(1, None)
+    assert (place / "model.json").read_bytes() == before
+    wine.export(1, tmp_path / "out")
+    shutil.rmtree(home.exports / "wine-trial-1")
+    wine.export(2, None)
+    late = start(home, display, study="wine-trial-2", budget={"trials": 3})
+    with pytest.raises(UserError, match='wine-trial-2 is the export of study "wine"'):
+        late.execute(None)
+    assert "wine-trial-2" not in late.storage.names()
+    other.export(None, None)  # its own place is free
 
 
 def test_a_study_from_before_there_were_funnels_goes_on(tmp_path: Path, finished_home: Home, display: Lines) -> None:

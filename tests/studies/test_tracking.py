@@ -412,6 +412,22 @@ def test_the_winner_is_registered_once_and_answers_as_champion(
 
 
 @pytest.mark.slow
+def test_another_network_in_the_winners_folder_is_never_registered_as_the_winner(
+    home: Path, facts: StudyFacts, connect: Connect, tmp_path: Path
+) -> None:
+    winner = an_export(tmp_path / "export", 0.0)
+    an_export(tmp_path / "export", 1.0)  # of another trial, to the same place
+    with mirroring(connect, facts) as mirror:
+        mirror.put([0])
+        mirror.register(winner)
+        assert not mirror.finish("FINISHED", PATIENCE_S)
+        assert mirror.error is not None
+        said = f"{tmp_path / 'export'} holds another network than the winner's; `studies export {facts.name}` writes"
+        assert said in mirror.error and "Error" not in mirror.error
+    assert not rows(home, "SELECT version FROM model_versions WHERE name = ?", facts.name)
+
+
+@pytest.mark.slow
 def test_a_winner_whose_files_are_gone_is_said(home: Path, facts: StudyFacts, connect: Connect, tmp_path: Path) -> None:
     winner = an_export(tmp_path / "export", 0.0)
     (tmp_path / "export" / "model.json").unlink()
