@@ -85,7 +85,7 @@ def bring_in_line(home: Home, storage: Storage, facts: StudyFacts, display: Disp
         mirror.report()
         while not mirror.finish("FINISHED", PATIENCE_S):
             if mirror.error is not None:
-                raise UserError(f"the tracking server must answer and does not: {mirror.error}")
+                raise UserError(f"MLflow must take what it lacks of the study, and does not: {mirror.error}")
             display.note(f"{mirror.pending} trials to go")
         assert mirror.address is not None and mirror.experiment_id is not None  # it is complete
         storage.store_mirror(facts.name, mirror.address, mirror.experiment_id)

@@ -20,7 +20,7 @@ import pytest
 from fastapi import HTTPException
 
 from dlcore.config import DataConfig, ModelConfig
-from dlcore.data import load_splits
+from dlcore.data import DataSplits, load_splits
 from dlcore.export import export_model
 from dlcore.exported import ExportedModel
 from dlcore.models import build_model
@@ -36,13 +36,18 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An export of a table with columns of every kind, and beside it the model that is registered."""
-    home, splits = tmp_path_factory.mktemp("served"), splits_of_all_kinds("binary")
+def put_model(home: Path, splits: DataSplits) -> None:
+    """A network of a table, as an export and as it is registered."""
     config = ModelConfig(splits.n_features, splits.n_outputs, (8,))
     export_model(home / "export", build_model(config, seed=1), config, splits, {})
     registry.save_model(home / "model", home / "export", None)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export of a table with columns of every kind, and beside it the model that is registered."""
+    home = tmp_path_factory.mktemp("served")
+    put_model(home, splits_of_all_kinds("binary"))
     return home
 
 
@@ -82,10 +87,7 @@ def dated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pd.DataFrame({"day": days, "x": rng.normal(size=80), "y": rng.integers(0, 2, 80)}).to_csv(
         home / "t.csv", index=False
     )
-    splits = load_splits(DataConfig(path=str(home / "t.csv"), target=("y",)), 0)
-    config = ModelConfig(splits.n_features, splits.n_outputs, (8,))
-    export_model(home / "export", build_model(config, seed=1), config, splits, {})
-    registry.save_model(home / "model", home / "export", None)
+    put_model(home, load_splits(DataConfig(path=str(home / "t.csv"), target=("y",)), 0))
     return home
 
 
@@ -129,10 +131,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines.append(";".join(map(str, cells)))
     (home / "t.csv").write_text("\n".join(lines))
     config = DataConfig(path=str(home / "t.csv"), target=("y",), kinds={"zip": "categorical"})
-    splits = load_splits(config, 0)
-    network = ModelConfig(splits.n_features, splits.n_outputs, (8,))
-    export_model(home / "export", build_model(network, seed=1), network, splits, {})
-    registry.save_model(home / "model", home / "export", None)
+    put_model(home, load_splits(config, 0))
     return home
 
 
