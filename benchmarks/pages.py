@@ -89,7 +89,8 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) if given.folder is None else given.folder.absolute()
-        text = body(given.trials, measure(folder, given.trials, given.turns))
+        seconds = measure(folder, given.trials, given.turns)
+        text = body(n_trials(folder), seconds)  # a kept folder may have others
     print(f"{provenance()}\n\n{text}")
     if given.record:
         record("Pages of a large study", text)
@@ -170,6 +171,15 @@ def opened(chromium: BrowserType, executable: str, profile: Path, sight: Sight) 
         return took_s
     finally:
         context.close()
+
+
+def n_trials(folder: Path) -> int:
+    """Of the study that is there."""
+    storage = Storage(f"sqlite:///{folder / 'home' / 'studies.db'}")
+    try:
+        return sum(storage.states(STUDY).values())
+    finally:
+        storage.close()
 
 
 def own_sights(folder: Path) -> list[Sight]:
