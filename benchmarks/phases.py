@@ -146,7 +146,7 @@ class Clock:
 def measured(spec: Path) -> Course:
     """Run a study in this process, and say where its seconds went."""
     clock = Clock()
-    from studies import commands, runner, search
+    from studies import commands, mirroring, runner, search
     from studies.cohort import Trainer
     from studies.storage import Storage
     from studies.tracking import Mirror
@@ -156,7 +156,7 @@ def measured(spec: Path) -> Course:
     for name in [name for name, found in vars(Storage).items() if callable(found) and not name.startswith("_")]:
         clock.wrap(Storage, name, "storage")
     clock.wrap(runner.Run, "export", "export")
-    clock.wrap(runner.Run, "_finish", "tracking")
+    clock.wrap(mirroring, "hand_over", "tracking")
     clock.watch(Mirror)
     commands.run(commands.Request(str(spec), None, None, None, None))
     end = clock.stop()
