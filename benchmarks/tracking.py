@@ -12,6 +12,7 @@ cores, and towards servers that fail in five ways; the growth is that over the s
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -104,11 +105,12 @@ def make_facts() -> StudyFacts:
     )
 
 
-def make_records(n: int) -> list[TrialRecord]:
+def make_records(n: int, study: int) -> list[TrialRecord]:
+    """Trials of a second each; a study begins after the one before it, as those of one machine do."""
     names = ("depth", "width", "activation", "initialization", "learning_rate", "momentum", "dropout", "optimizer")
     made = []
     for number in range(n):
-        began = 1_700_000_000.0 + number
+        began = 1_700_000_000.0 + 10_000 * study + number
         epochs = range(1, EPOCHS + 1)
         made.append(
             TrialRecord(
@@ -203,8 +205,8 @@ def usual_server(folder: Path) -> Iterator[tuple[str, int]]:
 def measure_rates(home: Path, n_runs: int, repeats: int) -> str:
     """A table of runs per second."""
     own = server.find_or_start(home, port=0, timeout_s=300)
-    records = make_records(n_runs)
-    n_points = len(runs.trial_run(make_facts(), records[0]).metrics)
+    n_points = len(runs.trial_run(make_facts(), make_records(1, 0)[0]).metrics)
+    begun = itertools.count()
     found: dict[str, list[tuple[float, float, float]]] = {}
     with tempfile.TemporaryDirectory() as folder, usual_server(Path(folder)) as usual:
         servers = {"one worker": (own.address, own.pid), "four workers": usual}
@@ -213,13 +215,13 @@ def measure_rates(home: Path, n_runs: int, repeats: int) -> str:
             stores: dict[str, TrackingStore] = {f"by REST, {name}": RestStore(of[0]) for name, of in servers.items()}
             stores["by SQL, one worker"] = SqlStore(home.resolve() / "mlflow.db", home / "artifacts", own.address)
             for name, store in sorted(stores.items()):
-                some = records if name.startswith("by SQL") else records[:N_REST]
+                some = make_records(n_runs if name.startswith("by SQL") else N_REST, next(begun))
                 per_s, busy, seconds = rate(store, some, servers[name.partition(", ")[2]][1])
                 turn[name] = per_s, busy, 1000 * seconds / len(some)
                 store.close()
             for name, (address, pid) in servers.items():
                 busy = processor_s(pid)
-                per_s = client_rate(address, records[:N_REST])
+                per_s = client_rate(address, make_records(N_REST, next(begun)))
                 turn[f"MLflow's client run by run, {name}"] = per_s, 1000 * (processor_s(pid) - busy) / N_REST, math.nan
             print(", ".join(f"{name} {per_s:.1f} runs/s" for name, (per_s, *_) in turn.items()), flush=True)
             for name, figures in turn.items():  # a server's first turn is slower, and left out

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Column, Connection, Float, Integer, MetaData, String, Table, select
@@ -112,7 +112,7 @@ def put(
     """
     source = iter(rows)
     while part := list(islice(source, VARIABLES // len(columns))):
-        flat = tuple(value for row in part for value in row)
+        flat = tuple(chain.from_iterable(part))
         connection.exec_driver_sql(_statement(table, columns, len(part), on_conflict), flat)
 
 

@@ -76,7 +76,7 @@ def trial_run(facts: StudyFacts, record: TrialRecord) -> TrialRun:
     start_ms = milliseconds(record.started_at if record.started_at is not None else facts.created_at)
     end_ms = milliseconds(record.finished_at) if record.finished_at is not None else start_ms
     points = [*_curves(facts, record), *_single_metrics(facts, record, end_ms)]
-    metrics = tuple(point for point in points if is_finite(point))
+    metrics = [point for point in points if is_finite(point)]
     key, name = trial_key(facts, record.number), f"trial-{record.number:04d}"
     tags = {
         KEY: key,
@@ -86,26 +86,26 @@ def trial_run(facts: StudyFacts, record: TrialRecord) -> TrialRun:
         "dlcore.engine": record.engine,
         "dlcore.device": record.device,
         "dlcore.searched": ", ".join(record.searched),
-        "dlcore.not_finite": _not_finite(points),
+        "dlcore.not_finite": _not_finite(points) if len(metrics) < len(points) else "",
     }
     params = {to_key(name): str(value)[:PARAM_LENGTH] for name, value in record.hyperparameters.items()}
     tags = {name: value[:TAG_LENGTH] for name, value in tags.items() if value}
     status = STATUS[record.state]
     # In the order in which they were always counted: what is shown first must not change a checksum.
-    flat = [(point.key, point.value, point.timestamp, point.step) for point in metrics]
-    text = json.dumps([key, name, status, start_ms, end_ms, params, tags, flat], sort_keys=True)
+    text = json.dumps([key, name, status, start_ms, end_ms, params, tags, metrics], sort_keys=True)
     checksum = hashlib.sha256(text.encode()).hexdigest()
     shown = _values_first(facts, metrics)
     return TrialRun(record.number, key, name, status, start_ms, end_ms, params, tags, shown, checksum)
 
 
 def _curves(facts: StudyFacts, record: TrialRecord) -> Iterator[Metric]:
+    name = None if facts.curve_metric == "loss" else f"val_{facts.curve_metric}"
     for point in record.curve:
         at = milliseconds(point.finished_at)
         yield Metric("train_loss", point.train_loss, at, point.epoch)
         yield Metric("val_loss", point.val_loss, at, point.epoch)
-        if facts.curve_metric != "loss":
-            yield Metric(f"val_{facts.curve_metric}", point.val_metric, at, point.epoch)
+        if name is not None:
+            yield Metric(name, point.val_metric, at, point.epoch)
         yield Metric("learning_rate", point.learning_rate, at, point.epoch)
 
 
@@ -133,8 +133,11 @@ def _values_first(facts: StudyFacts, metrics: Sequence[Metric]) -> tuple[Metric,
 
     MLflow's pages list metrics as they were written, and draw the first one where runs are compared.
     """
-    values = {value_key(objective.metric) for objective in facts.objectives}
-    return tuple(sorted(metrics, key=lambda point: (point.key not in values, point.step > 0)))
+    keys = {value_key(objective.metric) for objective in facts.objectives}
+    values = [point for point in metrics if point.key in keys]
+    others = [point for point in metrics if point.key not in keys]
+    single, curves = [p for p in others if p.step == 0], [p for p in others if p.step > 0]
+    return (*values, *single, *curves)
 
 
 def _not_finite(points: Sequence[Metric]) -> str:
