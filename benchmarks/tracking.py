@@ -152,7 +152,7 @@ def rate(store: TrackingStore, records: Sequence[TrialRecord], pid: int) -> tupl
     for start in range(0, len(records), READ_AT_ONCE):
         written = study.write_trials(records[start : start + READ_AT_ONCE])
         assert all(not one.refused for some in written for one in some)
-        study.write_best()
+    study.write_best()
     seconds, busy = time.perf_counter() - began, processor_s(pid) - busy
     study.end("FINISHED")
     began = time.perf_counter()

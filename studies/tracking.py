@@ -29,7 +29,7 @@ READ_AT_ONCE = 64
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 30.0
 PROGRESS_EVERY_S = 2.0
-"""The state of the running cohort is written no more often."""
+"""The state of the running cohort is written no more often; nor is the running best while trials wait."""
 SERVER_SHARE = 0.04
 """Of this machine's cores, for a server on it while a study trains."""
 LONGEST_PAUSE_S = 1.0
@@ -90,6 +90,7 @@ class Mirror:
         self._declined: set[int | str] = set()
         self._registrar: subprocess.Popen[str] | None = None
         """Begun for the winner that comes."""
+        self._next_best_at = 0.0
         self._next_progress_at = 0.0
 
     @property
@@ -293,7 +294,11 @@ class Mirror:
             if not self._write_some(study, records[:n_now]):
                 return
             records = records[n_now:]
-        study.write_best()
+        with self._changed:
+            is_behind = bool(self._todo)
+        if not is_behind or time.monotonic() >= self._next_best_at:  # a write of its own, which trials wait for
+            study.write_best()
+            self._next_best_at = time.monotonic() + PROGRESS_EVERY_S
 
     def _write_some(self, study: MirroredStudy, records: Sequence[TrialRecord]) -> bool:
         """Write runs at once; returns False where something else has to be done first."""

@@ -112,6 +112,7 @@ class Copies:
     def __init__(self, *, is_neighbour: bool) -> None:
         self.store = MagicMock(is_neighbour=is_neighbour)
         self.written: list[list[int]] = []
+        self.n_before_best: list[int] = []
 
     def has(self, number: int) -> bool:
         return any(number in some for some in self.written)
@@ -121,7 +122,7 @@ class Copies:
         yield [Written(record.number, "r") for record in records]
 
     def write_best(self) -> None:
-        pass
+        self.n_before_best.append(sum(map(len, self.written)))
 
     def end(self, status: str, *, only: Collection[int] | None) -> None:
         pass
@@ -142,6 +143,19 @@ def test_a_server_on_the_cores_of_the_training_is_asked_little_until_somebody_wa
             assert copies.written == [[0]]
         assert mirror.finish("FINISHED", PATIENCE_S)
     assert copies.written == ([[0], list(range(1, 8))] if is_neighbour else [list(range(8))])
+
+
+@pytest.mark.parametrize(("every_s", "expected"), [(PATIENCE_S, [64, 300]), (0.0, [64, 128, 192, 256, 300])])
+def test_while_trials_wait_the_running_best_is_written_now_and_then(
+    facts: StudyFacts, monkeypatch: pytest.MonkeyPatch, every_s: float, expected: list[int]
+) -> None:
+    copies = Copies(is_neighbour=False)
+    monkeypatch.setattr(tracking, "MirroredStudy", lambda *_, **__: copies)
+    monkeypatch.setattr(tracking, "PROGRESS_EVERY_S", every_s)
+    with mirroring(lambda: copies.store, facts) as mirror:
+        mirror.put(range(300))
+        assert mirror.finish("FINISHED", PATIENCE_S)
+    assert copies.n_before_best == expected
 
 
 def test_what_registers_a_winner_is_begun_before_it_comes_and_ends_with_the_mirror(
