@@ -6,21 +6,37 @@ it takes cores from the training, so that what is learned then is no price for l
 that training alone would have had. The constants were measured on two cores; see `benchmarks/pace.py`.
 """
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from studies.records import TrialRecord
 
 _LOOP = 100_000
 _TURNS = 3
-EXPORT, RIVALS, SERVER, MIRROR, MIRROR_TRIAL = 60.0, 18.0, 2_000.0, 1_150.0, 0.05
+EXPORT, RIVALS, SERVER, MIRROR, MIRROR_TRIAL = 60.0, 18.0, 2_000.0, 1_150.0, 1.0
 """Of export without its training, rivals on the smallest table, the start of a tracking server, registration with the
-report, and one trial in MLflow; in units."""
+report, and one trial in MLflow before any was written; in units."""
 ROUND, CELL = 0.25, 5.3e-6
 """Of gradient boosting's rounds, each for each class, and of each cell of train in each of them."""
 FRESH = 1.35
 """How much longer networks on fresh seeds take than those of the search: each has an order of rows of its own."""
 _ROUNDS = 100
 _LONGEST_RIVALS_S = 75.0
+_LARGEST_SHARE = 0.25
+"""Of the time that a study took, where time limits it, its finals may take so much more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What trials MLflow is still to get."""
+
+    n_trials: int = 0
+    each_s: float | None = None
+    """Seconds that one took so far; None where none was written yet."""
+    share: float = 1.0
+    """Of the time, in which they are written until the command waits for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +68,47 @@ class Closing:
         """Seconds of an export, but for its training."""
         return self.unit_s * EXPORT
 
-    def whole_s(self, training_s: float, n_trials: int, starting_s: float, slowdown: float) -> float:
+    def whole_s(self, training_s: float, writing_s: float, starting_s: float, slowdown: float) -> float:
         """Seconds until everything is done, MLflow included.
 
         Args:
             training_s: That training and rivals and export would take alone.
-            n_trials: Of the study.
+            writing_s: That the trials take which MLflow still lacks then.
             starting_s: In so many the tracking server will be up.
             slowdown: How much longer everything takes until then.
         """
         here_s = hindered(training_s, starting_s, slowdown)
         if not self.is_mirrored:
             return here_s
-        return max(here_s, starting_s) + self.unit_s * (MIRROR + MIRROR_TRIAL * n_trials)
+        return max(here_s, starting_s) + writing_s + self.unit_s * MIRROR
+
+    def writing_s(self, backlog: Backlog, n_to_come: int, meanwhile_s: float) -> float:
+        """Seconds that trials take which MLflow lacks when the command waits for it.
+
+        Args:
+            backlog: Those of now.
+            n_to_come: Those that are still to be trained.
+            meanwhile_s: Until the command waits, as far as the tracking server is up.
+        """
+        each_s = self.unit_s * MIRROR_TRIAL if backlog.each_s is None else backlog.each_s
+        return max(0.0, each_s * (backlog.n_trials + n_to_come) - meanwhile_s * backlog.share)
 
     def starting_s(self, waited_s: float) -> float:
         """In how many seconds a tracking server that was started so long ago will be up."""
         return max(0.0, self.unit_s * SERVER - waited_s) if self.is_mirrored else 0.0
+
+
+def seeds_within(trials: Sequence[TrialRecord], n_seeds: int, spent_s: float) -> int:
+    """How many seeds the finals of a study that time limits can afford, at least 2.
+
+    Args:
+        trials: The candidates.
+        n_seeds: What the spec asks for.
+        spent_s: Seconds of training that the study took.
+    """
+    once_s = sum((t.duration_s or 0.0) / t.population_size for t in trials)
+    affordable = _LARGEST_SHARE * spent_s / once_s if once_s > 0 else math.inf
+    return min(n_seeds, max(2, math.floor(min(affordable, n_seeds))))
 
 
 def hindered(seconds: float, starting_s: float, slowdown: float) -> float:

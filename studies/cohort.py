@@ -25,6 +25,7 @@ from studies.networks import Networks
 from studies.provenance import environment
 from studies.records import (
     COMPLETE,
+    CUT,
     FAIL,
     PRUNED,
     EpochDone,
@@ -34,8 +35,6 @@ from studies.records import (
 )
 from studies.space import decays_sgd
 
-CUT = "the time budget was spent"
-"""Reason of a trial that a deadline cut."""
 _DIVERGED = "diverged"
 """How the reason of a trial begins whose numbers left all bounds."""
 

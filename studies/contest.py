@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from studies import finals
+from studies.closing import seeds_within
 from studies.cohort import Trainer
 from studies.networks import Candidate
 from studies.records import Final, Finalist, Objective, TrialRecord
@@ -92,7 +93,7 @@ def _fought(entered: Sequence[TrialRecord], rules: Rules, trainer: Trainer, say:
     """Train those that entered on fresh seeds, and put them in order by val."""
     n_seeds = rules.section.seeds
     if rules.spent_s is not None:
-        n_seeds = finals.seeds_within(entered, n_seeds, rules.spent_s)
+        n_seeds = seeds_within(entered, n_seeds, rules.spent_s)
     few = f", not {rules.section.seeds}: time limits the study" if n_seeds < rules.section.seeds else ""
     numbers = [t.number for t in entered]
     names = ", ".join(map(str, numbers))

@@ -32,8 +32,6 @@ _T = (
     *(2.079614, 2.073873, 2.068658, 2.063899, 2.059539, 2.055529, 2.051831, 2.048407, 2.045230, 2.042272),
 )
 MOST_SEEDS = len(_T) + 1
-_LARGEST_SHARE = 0.25
-"""Of the time that a study took, where time limits it, its finals may take so much more."""
 
 
 class Spread(Protocol):
@@ -162,19 +160,6 @@ def judged(winner: Winner, objective: Objective) -> float | None:
     if final is not None and final.finalists:
         return intervals(final.finalists[0].val)[objective.metric].mean
     return winner.values[0] if winner.values else None
-
-
-def seeds_within(trials: Sequence[TrialRecord], n_seeds: int, spent_s: float) -> int:
-    """How many seeds a study that time limits can afford, at least 2.
-
-    Args:
-        trials: The candidates.
-        n_seeds: What the spec asks for.
-        spent_s: Seconds of training that the study took.
-    """
-    once_s = sum((t.duration_s or 0.0) / t.population_size for t in trials)
-    affordable = _LARGEST_SHARE * spent_s / once_s if once_s > 0 else math.inf
-    return min(n_seeds, max(2, math.floor(min(affordable, n_seeds))))
 
 
 def shown_metrics(winner: Winner, objectives: Sequence[Objective]) -> dict[str, float]:

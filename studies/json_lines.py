@@ -11,8 +11,8 @@ from dataclasses import asdict
 from typing import Any, TextIO
 
 from studies import finals
-from studies.records import PRUNED, EpochDone, Objective, TrialRecord
-from studies.tally import Tally
+from studies.records import EpochDone, Objective, TrialRecord
+from studies.tally import Tally, pruned_at
 
 _EPOCH_EVERY_S = 0.2
 """An epoch is told so often at most: a population has thousands a second."""
@@ -97,7 +97,7 @@ def _trial(trial: TrialRecord, objectives: Sequence[Objective]) -> dict[str, Any
         "hyperparameters": dict(trial.hyperparameters),
         "n_parameters": trial.n_parameters,
         "best_epoch": trial.best_epoch,
-        "pruned_at": max(trial.rungs) if trial.state == PRUNED and trial.rungs else None,
+        "pruned_at": pruned_at(trial),
         "reason": trial.reason,
         "duration_s": trial.duration_s,
     }

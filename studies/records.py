@@ -12,6 +12,8 @@ PRUNED = "PRUNED"
 FAIL = "FAIL"
 STATES = (RUNNING, WAITING, COMPLETE, PRUNED, FAIL)
 FINISHED_STATES = (COMPLETE, PRUNED, FAIL)
+CUT = "the time budget was spent"
+"""Reason of a trial that a deadline cut."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from studies.cohort import CUT, Trainer
+from studies.cohort import Trainer
 from studies.provenance import changed
-from studies.records import FINISHED_STATES, EpochRecord, StudyFacts, TrialRecord
+from studies.records import CUT, FINISHED_STATES, EpochRecord, StudyFacts, TrialRecord
 
 STABLE = 1e-5
 """A curve is stable while a move of one unit in the last place changes its losses by no more (relative, float32)."""

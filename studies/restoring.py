@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Connection
 
 from studies import inspection, mending, trials
-from studies.cohort import CUT, Trainer
+from studies.cohort import Trainer
 from studies.database import reading, writing
 from studies.inspection import NO_SENSE, Cohort, Trial
 from studies.provenance import changed
-from studies.records import FINISHED_STATES, StudyFacts, Suggestion, TrialRecord
+from studies.records import CUT, FINISHED_STATES, StudyFacts, Suggestion, TrialRecord
 from studies.replay import bits
 from studies.sampler import ask_cohort
 from studies.space import distributions

@@ -5,6 +5,7 @@ works in a thread of its own: nobody waits for the tracking server until everyth
 """
 
 import contextlib
+import math
 import os
 import shutil
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 from dlcore.data import DataSplits, load_splits
 from dlcore.tasks import curve_metric
 from studies import best, contest, exports, mirroring
-from studies.closing import Closing, calibrate
+from studies.closing import Backlog, Closing, calibrate
 from studies.cohort import Trainer
 from studies.crew import Crew
 from studies.display import Display
@@ -27,7 +28,7 @@ from studies.provenance import changed, git_commit, mathematics_changed
 from studies.recipe import prove
 from studies.records import FINISHED_STATES, EpochDone, EpochRecord, Objective, StudyFacts, TrialRecord
 from studies.search import Search
-from studies.space import check_smallest
+from studies.space import check_smallest, most_trials
 from studies.spec import StudySpec, cohort_size, resolved_objectives
 from studies.spec_changes import refuse_changes
 from studies.tally import Prospect, Tally, minutes
@@ -120,6 +121,8 @@ class Run:
                 f'the data of study "{spec.study}" changed since it began ({self.splits.name}); '
                 "put the old file back, or give the spec another name"
             )
+        self._granted_until: float | None = None
+        """When the seconds that the spec grants are over, as `time.monotonic()`; None where it grants none."""
         self._tally: Tally | None = None
         """Of the search that this run made."""
         self.is_new = stored is None
@@ -203,6 +206,7 @@ class Run:
         limits = [] if timeout_s is None else [timeout_s]
         if self.spec.budget.seconds is not None:
             limits.append(max(0.0, self.spec.budget.seconds - self.spent_s))
+            self._granted_until = time.monotonic() + limits[-1]
         return time.monotonic() + min(limits) if limits else None
 
     def _create(self) -> None:
@@ -242,8 +246,9 @@ class Run:
             numbers = ", ".join(map(str, search.released))
             self.display.note(f"trials {numbers} were cut off when the study was last stopped; they are trained again")
         before = sum(t.state in FINISHED_STATES for t in search.trials)
+        n_trials = most_trials(self.spec, self.trainer.count_parameters)
         prospect = self._prospect(mirror, deadline)
-        tally = Tally(self.facts, self.spec.budget.trials, self.spec.training.epochs, search.trials, prospect)
+        tally = Tally(self.facts, n_trials, self.spec.training.epochs, search.trials, prospect)
         watcher = MirroringWatcher(self.display, mirror, tally)
         watcher.mirror([t.number for t in search.trials if t.state in FINISHED_STATES])
         self.display.begin(tally)
@@ -258,6 +263,9 @@ class Run:
         self._tally = tally
         # Beside those it was told of: what other drivers trained, and a worker that was killed before it told.
         watcher.mirror([t.number for t in search.trials if t.state in FINISHED_STATES])
+        if not is_done and self._granted_until is not None and time.monotonic() >= self._granted_until:
+            # What the search took beside training counts, too: else the same command would go on for that long.
+            self.storage.record(self.facts.name, [], max(0.0, (self.spec.budget.seconds or 0.0) - self.spent_s))
         ended = search.ended if is_done else _TIME_IS_UP
         n_new = sum(t.state in FINISHED_STATES for t in search.trials) - before
         if mirror is not None:
@@ -287,10 +295,15 @@ class Run:
         )
         slowdown = 2 / (os.cpu_count() or 1) if self.trainer.device.type == "cpu" else 0.0
 
-        def is_up() -> bool:
-            return mirror is None or mirror.address is not None
+        def up_at() -> float | None:
+            if mirror is not None and mirror.connected_at is not None:
+                return mirror.connected_at
+            # Nothing starts where people name a server of their own, nor goes on starting where ours failed.
+            is_starting = mirror is not None and mirror.error is None and self.home.tracking_uri is None
+            return None if is_starting else -math.inf
 
-        return Prospect(deadline, self.trainer.epoch_flops, closing, is_up, slowdown)
+        backlog = Backlog if mirror is None else mirror.backlog
+        return Prospect(deadline, self.trainer.epoch_flops, closing, up_at, slowdown, self.spent_s, backlog)
 
     def _lead(self, search: Search, watcher: MirroringWatcher, deadline: float | None) -> bool:
         """Let worker processes train, and tell what they do; returns whether nothing is left to train.

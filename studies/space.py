@@ -162,6 +162,22 @@ def grid_points(spec: StudySpec, fits: Callable[[Hyperparameters], bool] | None 
     return [point for point in points if fits is None or fits(point)]
 
 
+def most_trials(spec: StudySpec, count: Callable[[Hyperparameters], int] | None = None) -> int | None:
+    """How many trials a study may come to: its budget, or the points of its grid where those are fewer; None is no end.
+
+    Args:
+        spec: The study's.
+        count: Hyperparameters -> weights and biases; None counts points that `max_parameters` leaves out, too.
+    """
+    budget, limit = spec.budget.trials, spec.search.max_parameters
+    if spec.search.sampler != "grid":
+        return budget
+    points = grid_points(spec)
+    if limit is not None and count is not None:
+        points = [point for point in points if count(point) <= limit]
+    return len(points) if budget is None else min(budget, len(points))
+
+
 def _extended(point: dict[str, Value], name: str, values: tuple[Value, ...]) -> list[dict[str, Value]]:
     return [point | {name: value} for value in values] if _applies(name, point) else [point]
 

@@ -7,11 +7,11 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
 from typing import Any
 
-from studies.closing import FRESH, Closing, Hindrance
+from studies.closing import FRESH, Backlog, Closing, Hindrance, hindered, seeds_within
 from studies.figures import number
 from studies.halving import rungs
 from studies.hyperparameters import OVERFIT_FIRST
@@ -19,6 +19,7 @@ from studies.pace import Pace, Trained, weight
 from studies.ranking import best_trial, ranking
 from studies.records import (
     COMPLETE,
+    CUT,
     FAIL,
     FINISHED_STATES,
     PRUNED,
@@ -32,6 +33,7 @@ from studies.sections import LEARN
 
 _WHOLE_EPOCH = 76
 """Columns of a whole line about an epoch, beside the metric's name; by the name alone, so that its form stays."""
+_MOMENT_S = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +46,14 @@ class Prospect:
     """What an epoch of a network takes beside one of another network."""
     closing: Closing | None = None
     """What comes after the search; None is nothing."""
-    is_up: Callable[[], bool] = lambda: True
-    """Whether the tracking server answers."""
+    up_at: Callable[[], float | None] = lambda: -math.inf
+    """When the tracking server answered, by the clock; None while it starts, minus infinity where none does."""
     slowdown: float = 0.0
     """How much longer everything takes until then; see `Hindrance`."""
+    spent_s: float = 0.0
+    """Seconds of training that earlier runs of the study took."""
+    backlog: Callable[[], Backlog] = Backlog
+    """What trials MLflow is still to get."""
 
 
 SEARCH_ALONE = Prospect()
@@ -89,12 +95,14 @@ class Tally:
         """The best value after each trial, from the first one that trained to its end: a cut one is another thing."""
         self._ended: float | None = None
         """When the search ended."""
+        self._n_unwritten = 0
+        """Trials that MLflow lacked then."""
         self._top: list[TrialRecord] = []
         """Those that would enter the finals now."""
         self._count([t for t in done if t.state in FINISHED_STATES])
         self._n_before = self.n_done
         per_trial = epochs_per_trial(facts, epochs)
-        self._alone = Hindrance(clock, prospect.is_up, prospect.slowdown)
+        self._alone = Hindrance(clock, lambda: prospect.up_at() is not None, prospect.slowdown)
         self._pace = Pace(self._alone(), per_trial, facts.cohort_size, is_guided=is_guided(facts))
 
     def add_cohort(self, suggestions: Sequence[Suggestion]) -> None:
@@ -106,6 +114,7 @@ class Tally:
     def searched(self) -> None:
         """The search is over."""
         self._ended = self._clock()
+        self._n_unwritten = self._prospect.backlog().n_trials
 
     def add_epoch(self, event: EpochDone) -> None:
         """A trial finished an epoch."""
@@ -138,8 +147,8 @@ class Tally:
         for trial in trials:
             self.n_done += 1
             self.states[trial.state] += 1
-            if trial.state == PRUNED and trial.rungs:
-                self.pruned_at[max(trial.rungs)] += 1
+            if (rung := pruned_at(trial)) is not None:
+                self.pruned_at[rung] += 1
             rivals = [trial] if self.best is None else [self.best, trial]
             self.best = best_trial(rivals, self.facts.objectives) or self.best
             if self.best is not None and self.best.value is not None and self.best.state == COMPLETE:
@@ -151,8 +160,8 @@ class Tally:
 
     @property
     def trials_per_s(self) -> float:
-        """Trials finished per second since this run began."""
-        spent = self._clock() - self._started
+        """Trials finished per second of this run's search."""
+        spent = (self._clock() if self._ended is None else self._ended) - self._started
         return (self.n_done - self._n_before) / spent if spent > 0 else 0.0
 
     @property
@@ -163,6 +172,8 @@ class Tally:
             whole = 0.0 if closing is None else self._with_closing(closing, 0.0, self._ended)
             return max(0.0, whole - (now - self._ended))
         left = None if self.n_trials is None else self._pace.left(max(0, self.n_trials - self.n_done), self._alone())
+        if left is not None and closing is not None:
+            left = hindered(left, self._starting_s(closing, now), self._prospect.slowdown)
         if self._prospect.deadline is not None:
             until = max(0.0, self._prospect.deadline - now)
             left = until if left is None else min(left, until)
@@ -175,25 +186,45 @@ class Tally:
 
         Args:
             closing: What there is to do after the search.
-            search_s: Seconds that the search would still take alone.
+            search_s: Seconds that the search will still take.
             now: By the clock.
         """
-        weights = [self._weight(t) for t in self._top for _ in range(closing.n_seeds)]
+        weights = [self._weight(t) for t in self._top for _ in range(self._n_seeds(closing, now + search_s))]
         epochs = mean(map(self._epochs_of, self._top)) if self._top else 0.0
         finals_s = FRESH * (self._pace.together(weights, epochs) or 0.0)
-        training_s = search_s + finals_s + closing.rivals_s() + closing.export_s() + self._pace.cohort_s()
-        starting_s = 0.0 if self._prospect.is_up() else closing.starting_s(now - self._started)
-        return closing.whole_s(training_s, self.n_trials or self.n_done, starting_s, self._prospect.slowdown)
+        training_s = finals_s + closing.rivals_s() + closing.export_s() + self._pace.cohort_s()
+        slowdown, up_s = self._prospect.slowdown, self._starting_s(closing, now)
+        starting_s = max(0.0, up_s - search_s)
+        meanwhile_s = max(0.0, search_s + hindered(training_s, starting_s, slowdown) - up_s)
+        backlog, n_to_come = self._prospect.backlog(), max(0, (self.n_trials or 0) - self.n_done)
+        if self._ended is not None:
+            backlog, n_to_come = replace(backlog, n_trials=self._n_unwritten), 0
+        writing_s = closing.writing_s(backlog, n_to_come, meanwhile_s)
+        return search_s + closing.whole_s(training_s, writing_s, starting_s, slowdown)
+
+    def _n_seeds(self, closing: Closing, ends_at: float) -> int:
+        """Fresh seeds of each finalist: fewer where time cuts the search, as the finals have it."""
+        deadline = self._prospect.deadline
+        if deadline is None or ends_at < deadline - _MOMENT_S or closing.n_seeds == 0:
+            return closing.n_seeds
+        return seeds_within(self._top, closing.n_seeds, self._prospect.spent_s + deadline - self._started)
+
+    def _starting_s(self, closing: Closing, now: float) -> float:
+        """In how many seconds from a moment on the tracking server is up, which may have come to pass since."""
+        up_at = self._prospect.up_at()
+        if up_at is not None:
+            return max(0.0, up_at - now)
+        return max(closing.starting_s(now - self._started), self._clock() - now)
 
     def line(self) -> str:
-        """Counts, best, rate and time left in one line."""
+        """Counts, best, rate and time left in one line; the last as long as the search goes on."""
         parts = [f"{self.n_done} trials" if self.n_trials is None else f"{self.n_done}/{self.n_trials} trials"]
         parts += [f"{self.states[PRUNED]} pruned", f"{self.states[FAIL]} failed"]
         if self.best is not None and self.best.value is not None:
             parts.append(f"best {self.facts.objectives[0].metric} {number(self.best.value)} (trial {self.best.number})")
-        if self.trials_per_s > 0:
-            parts.append(f"{self.trials_per_s:.1f} trials/s")
-            if (left := self.seconds_left) is not None:
+        if (rate := self.trials_per_s) > 0:
+            parts.append(f"{rate:.1f} trials/s" if rate >= 0.1 else f"{60 * rate:.1f} trials/min")
+            if self._ended is None and (left := self.seconds_left) is not None:
                 parts.append(f"{minutes(left)} left")
         return ", ".join(parts)
 
@@ -228,6 +259,11 @@ class Tally:
         at += [f"{n_cut} by the time"] if n_cut else []
         pruned = f"pruned {', '.join(at)}" if at else "none pruned"
         return f"{pruned}; {self.states[COMPLETE]} to the end, {self.states[FAIL]} failed"
+
+
+def pruned_at(trial: TrialRecord) -> int | None:
+    """Epoch of the rung at which a trial was pruned; None where it was not, or time cut it."""
+    return max(trial.rungs) if trial.state == PRUNED and trial.rungs and trial.reason != CUT else None
 
 
 def epochs_per_trial(facts: StudyFacts, epochs: int) -> float:

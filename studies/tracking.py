@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Any
 
 from studies import registry
+from studies.closing import Backlog
 from studies.errors import StudiesError, TrackingError
 from studies.finals import judged
 from studies.mirrored import MirroredStudy
@@ -75,11 +76,15 @@ class Mirror:
         self._is_report_due = False
         self._ending: str | None = None
         self._is_closed = False
+        self._n_written, self._writing_s = 0, 0.0
+        self._share = 1.0
         self.error: str | None = None
         """What went wrong last; None while the server answers."""
         self.said = ""
         """What people should know of the registration."""
         self.address: str | None = None
+        self.connected_at: float | None = None
+        """By `time.monotonic()`, the first time."""
         self.experiment_id: str | None = None
         self.parent_run_id: str | None = None
         # Of the thread alone.
@@ -98,6 +103,12 @@ class Mirror:
         """How many trials MLflow lacks, as far as they were handed over."""
         with self._changed:
             return len(self._todo) + sum(isinstance(what, int) for what in self._refused)
+
+    def backlog(self) -> Backlog:
+        """What trials MLflow is still to get, and how fast it takes them."""
+        with self._changed:
+            each_s = self._writing_s / self._n_written if self._n_written else None
+            return Backlog(len(self._todo), each_s, self._share)
 
     def start(self) -> None:
         """Begin to work. A daemon: it never keeps a process alive."""
@@ -229,6 +240,8 @@ class Mirror:
         if self._study is None or self._store is None or store.identity != self._store.identity:
             self._forget()
             self.address, self._store = store.where, store
+            self.connected_at = self.connected_at or time.monotonic()
+            self._share = min(1.0, SERVER_SHARE * (os.cpu_count() or 1)) if store.is_neighbour else 1.0
             study = MirroredStudy(store, self._facts, self._read, is_thorough=self._is_thorough)
             self.experiment_id, self.parent_run_id = study.experiment_id, study.parent_run_id
             self._take_back(study)
@@ -302,18 +315,20 @@ class Mirror:
 
     def _write_some(self, study: MirroredStudy, records: Sequence[TrialRecord]) -> bool:
         """Write runs at once; returns False where something else has to be done first."""
-        began = time.monotonic()
+        began = since = time.monotonic()
         for written in study.write_trials(records):
             self._finish_trials([one.number for one in written if one.refused is None])
             for one in written:
                 if one.refused is not None:
                     self._decline(one.number, one.refused)
             with self._changed:
+                now = time.monotonic()
+                self._n_written, self._writing_s = self._n_written + len(written), self._writing_s + now - since
+                since = now
                 if self._is_closed or self._is_progress_due():
                     return False
         if self._is_sparing(study):
-            share = min(1.0, SERVER_SHARE * (os.cpu_count() or 1))
-            pause_s = min(LONGEST_PAUSE_S, (time.monotonic() - began) * (1 / share - 1))
+            pause_s = min(LONGEST_PAUSE_S, (time.monotonic() - began) * (1 / self._share - 1))
             with self._changed:
                 self._changed.wait_for(lambda: self._is_closed or self._ending is not None, pause_s)
         return True

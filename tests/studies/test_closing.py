@@ -1,8 +1,10 @@
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from studies.closing import Closing, Hindrance, calibrate, hindered
+from studies.closing import MIRROR_TRIAL, Backlog, Closing, Hindrance, calibrate, hindered, seeds_within
+from studies.records import TrialRecord
 
 CLOSING = Closing(4, 5, True, 1_000, 64, 10, True, 0.01)
 
@@ -18,7 +20,7 @@ def test_all_of_it_takes_twice_as_long_where_the_interpreter_does() -> None:
     slow = replace(CLOSING, unit_s=0.02)
     assert slow.rivals_s() == pytest.approx(2 * CLOSING.rivals_s())
     assert slow.export_s() == pytest.approx(2 * CLOSING.export_s())
-    assert slow.whole_s(0, 100, 0, 1) == pytest.approx(2 * CLOSING.whole_s(0, 100, 0, 1))
+    assert slow.whole_s(0, 0, 0, 1) == pytest.approx(2 * CLOSING.whole_s(0, 0, 0, 1))
     assert slow.starting_s(0) == pytest.approx(2 * CLOSING.starting_s(0))
 
 
@@ -28,6 +30,17 @@ def test_a_server_that_starts_is_waited_for_as_long_as_it_still_takes() -> None:
     assert CLOSING.starting_s(0) - CLOSING.starting_s(1) == pytest.approx(1) and CLOSING.starting_s(10_000) == 0
     unseen = replace(CLOSING, is_mirrored=False)
     assert unseen.whole_s(5, 100, 0, 0) == 5 and unseen.starting_s(0) == 0
+
+
+def test_trials_that_mlflow_lacks_take_what_they_took_so_far_less_what_is_written_meanwhile() -> None:
+    assert CLOSING.writing_s(Backlog(), 100, 0) == pytest.approx(100 * MIRROR_TRIAL * CLOSING.unit_s)
+    assert CLOSING.writing_s(Backlog(20, 0.5, 0.25), 30, 40) == 50 * 0.5 - 40 * 0.25
+    assert CLOSING.writing_s(Backlog(20, 0.5, 1.0), 30, 40) == 0
+
+
+def test_a_study_that_time_limits_has_fewer_seeds_and_never_one(make_trial: Callable[..., TrialRecord]) -> None:
+    trials = [make_trial(n, duration_s=4.0, population_size=4) for n in range(2)]  # two seconds for one seed of both
+    assert [seeds_within(trials, 5, spent_s) for spent_s in (100.0, 24.0, 1.0)] == [5, 3, 2]
 
 
 def test_work_beside_a_server_that_starts_takes_longer_until_it_is_up() -> None:

@@ -106,13 +106,6 @@ def test_a_finalist_of_which_a_seed_diverged_comes_last() -> None:
     assert not finals.has_winner([], ACCURACY)
 
 
-def test_a_study_that_time_limits_has_fewer_seeds_and_never_one(make_trial: Make) -> None:
-    trials = [make_trial(n, duration_s=4.0, population_size=4) for n in range(2)]  # two seconds for one seed of both
-    assert finals.seeds_within(trials, 5, 100.0) == 5
-    assert finals.seeds_within(trials, 5, 24.0) == 3
-    assert finals.seeds_within(trials, 5, 1.0) == 2
-
-
 def lead(mean: float, low: float, high: float) -> dict[str, Interval]:
     return {"accuracy": Interval(mean, low, high)}
 

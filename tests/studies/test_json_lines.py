@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from studies.json_lines import JsonDisplay
-from studies.records import FAIL, PRUNED, EpochDone, EpochRecord, StudyFacts, TrialRecord
+from studies.records import CUT, FAIL, PRUNED, EpochDone, EpochRecord, StudyFacts, TrialRecord
 from studies.tally import Tally
 
 Facts = Callable[..., StudyFacts]
@@ -60,3 +60,13 @@ def test_the_page_names_every_event_and_every_key(events: list[dict[str, object]
         (row,) = re.findall(rf"^\| `{event['event']}` \|.*$", text, re.M)
         for key in set(event) - {"event", "time"}:
             assert f"`{key}`" in row, f"docs/terminal.md does not name {key} of {event['event']}"
+
+
+def test_a_trial_that_time_cut_was_pruned_at_no_rung(make_facts: Facts, make_trial: Make) -> None:
+    out = io.StringIO()
+    said = JsonDisplay(out)
+    said.begin(Tally(make_facts(), 8, 40, []))
+    said.trials([make_trial(0, 0.5, PRUNED, rungs={5: 0.4, 7: 0.5}, reason=CUT)])
+    _, trial, progress = map(json.loads, out.getvalue().splitlines())
+    assert (trial["state"], trial["pruned_at"], trial["reason"]) == ("PRUNED", None, CUT)
+    assert (progress["states"], progress["pruned_at"]) == ({"PRUNED": 1}, {})

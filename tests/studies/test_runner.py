@@ -130,6 +130,20 @@ def test_what_a_killed_driver_left_running_is_trained_again_and_said(
     assert bits(home) == bits(finished_home)
 
 
+def test_a_study_whose_seconds_are_over_does_not_go_on(tmp_path: Path, display: Lines) -> None:
+    home, final = home_at(tmp_path / "home"), {"seeds": 0, "baselines": False}
+    run = start(home, display, budget={"seconds": 2.0}, final=final)
+    deadline = run.deadline(None)
+    time.sleep(0.3)  # as a slow disk would take beside training
+    run.execute(deadline)
+    assert run.spent_s == pytest.approx(2.0, abs=1e-6)
+    again = start(home, Lines(), budget={"seconds": 2.0}, final=final)
+    assert again.execute(again.deadline(None)).n_new == 0
+    longer = start(home, Lines(), budget={"seconds": 1e6}, final=final)
+    longer.execute(longer.deadline(0.1))
+    assert longer.spent_s < 1e3, "a run that --timeout ends has not spent what the spec grants"
+
+
 def test_a_raised_budget_goes_on(tmp_path: Path, finished_home: Home, display: Lines) -> None:
     shutil.copytree(finished_home.root, tmp_path / "home")
     home = home_at(tmp_path / "home")

@@ -24,6 +24,7 @@ from studies.space import (
     grid_points,
     middle,
     model_config,
+    most_trials,
     shrink,
     suggest,
     train_config,
@@ -286,6 +287,26 @@ width = 32
 
 def frozen(point: Mapping[str, Value]) -> tuple[tuple[str, Value], ...]:
     return tuple(sorted(point.items()))
+
+
+@pytest.mark.parametrize(
+    ("budget", "limit", "most"),
+    [
+        ("trials = 64", "", 6),
+        ("trials = 4", "", 4),
+        ("seconds = 9.0", "", 6),
+        ("trials = 64", "max_parameters = 1000", 3),
+    ],
+)
+def test_a_grid_comes_to_no_more_trials_than_it_has_points(budget: str, limit: str, most: int) -> None:
+    spec = parse_spec(
+        f'study = "a"\nbudget = {{ {budget} }}\n[search]\nsampler = "grid"\n{limit}\n'
+        '[data]\nsource = "sklearn:digits"\n'
+        "[search_space]\ndepth = [1, 2, 3]\nwidth = [8, 16]",
+        "a.toml",
+    )
+
+    assert most_trials(spec, lambda chosen: 100 * int(chosen["width"])) == most
 
 
 def test_a_grid_has_every_point_exactly_once() -> None:

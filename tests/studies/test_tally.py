@@ -1,3 +1,4 @@
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -5,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from studies import tally
-from studies.closing import FRESH, Closing
+from studies.closing import FRESH, Backlog, Closing
 from studies.pace import weight
-from studies.records import FAIL, PRUNED, WAITING, EpochDone, EpochRecord, Objective, StudyFacts, TrialRecord
+from studies.records import CUT, FAIL, PRUNED, WAITING, EpochDone, EpochRecord, Objective, StudyFacts, TrialRecord
 from studies.spec import spec_from_dict
 from studies.tally import Prospect, Tally, format_value, hyperparameters_line, told_apart_by
 
@@ -58,19 +59,20 @@ def test_the_nearer_end_is_the_one_that_is_told(make_facts: Facts, make_trial: M
 def test_what_comes_after_the_search_is_told_with_it_and_grows_less_from_its_end_on(
     make_facts: Facts, make_trial: Make
 ) -> None:
-    clock, is_up = Clock(), [False]
+    clock = Clock()
+    up: list[float | None] = [None]
     closing = Closing(1, 5, False, 100, 10, 1, True, 0.001)
-    prospect = Prospect(weigh=lambda hyperparameters: 2.0, closing=closing, is_up=lambda: is_up[0])
+    prospect = Prospect(weigh=lambda hyperparameters: 2.0, closing=closing, up_at=lambda: up[0])
     found, alone = (Tally(make_facts(), 32, 40, [], p, clock=clock) for p in (prospect, Prospect()))
     clock.now += 16
     for one in (found, alone):
         one.add_trials([make_trial(n, n / 16) for n in range(16)])
     search_s, cold_s = alone.seconds_left, found.seconds_left
-    is_up[0] = True
+    up[0] = clock.now
     whole_s = found.seconds_left
     assert search_s == 16 and cold_s is not None and whole_s is not None
     # Five networks as those of the search, a cohort of them for the export, and what is not training.
-    after_s = 5 * FRESH + 16 + closing.export_s() + closing.whole_s(0, 32, 0, 0)
+    after_s = 5 * FRESH + 16 + closing.export_s() + closing.whole_s(0, 0, 0, 0)
     assert whole_s == pytest.approx(16 + after_s) and cold_s >= whole_s
     clock.now += 16
     found.add_trials([make_trial(n, n / 32) for n in range(16, 32)])
@@ -81,13 +83,102 @@ def test_what_comes_after_the_search_is_told_with_it_and_grows_less_from_its_end
     assert found.seconds_left == 0
 
 
+def test_registration_begins_when_a_server_came_up_that_the_search_did_not_wait_for(
+    make_facts: Facts, make_trial: Make
+) -> None:
+    clock = Clock()
+    up: list[float | None] = [None]
+    closing = Closing(1, 0, False, 100, 10, 1, True, 0.001)
+    found = Tally(make_facts(), 16, 40, [], Prospect(closing=closing, up_at=lambda: up[0]), clock=clock)
+    clock.now += 16
+    found.add_trials([make_trial(n, n / 16) for n in range(16)])
+    found.searched()
+    clock.now += 100
+    registered_s = closing.whole_s(0, 0, 0, 0)
+    assert found.seconds_left == pytest.approx(registered_s)  # and later than foretold, it is not up yet
+    up[0] = clock.now
+    assert found.seconds_left == pytest.approx(registered_s)
+    clock.now += registered_s / 2
+    assert found.seconds_left == pytest.approx(registered_s / 2)
+
+
+def test_trials_that_mlflow_takes_slowly_are_waited_for(make_facts: Facts, make_trial: Make) -> None:
+    clock, pending = Clock(), [12]
+    closing = Closing(1, 0, False, 100, 10, 1, True, 0.001)
+    slow = Prospect(closing=closing, backlog=lambda: Backlog(pending[0], 10.0, 0.25))
+    found, quick = (Tally(make_facts(), 32, 40, [], p, clock=clock) for p in (slow, Prospect(closing=closing)))
+    clock.now += 16
+    for one in (found, quick):
+        one.add_trials([make_trial(n, n / 16) for n in range(16)])
+    assert found.seconds_left is not None and quick.seconds_left is not None
+    here_s = 32 + closing.export_s()  # the other cohort, and one for the export
+    assert found.seconds_left - quick.seconds_left == pytest.approx((12 + 16) * 10 - here_s / 4)
+    found.searched()
+    left = found.seconds_left
+    assert left is not None
+    clock.now += 20
+    pending[0] -= 2  # so many were written meanwhile, and are not taken off twice
+    assert found.seconds_left == pytest.approx(left - 20)
+
+
+def test_seconds_that_are_granted_are_not_made_more_by_a_server_that_starts(
+    make_facts: Facts, make_trial: Make
+) -> None:
+    clock = Clock()
+    told: list[float | None] = []
+    closing = Closing(1, 0, False, 100, 10, 1, True, 0.01)
+    answers: list[Callable[[], float | None]] = [lambda: -math.inf, lambda: None]
+    for up_at in answers:
+        clock.now = 100.0
+        prospect = Prospect(160.0, closing=closing, up_at=up_at, slowdown=1.0)
+        found = Tally(make_facts(cohort_size=1), None, 40, [], prospect, clock=clock)
+        clock.now = 101.0
+        found.add_trials([make_trial(0)])
+        told.append(found.seconds_left)
+    assert told[1] == pytest.approx(told[0], abs=1)
+
+
+def test_finals_of_a_search_that_time_cuts_are_foretold_as_short_as_they_will_be(
+    make_facts: Facts, make_trial: Make
+) -> None:
+    clock, closing = Clock(), Closing(1, 5, False, 100, 10, 1, False, 0.001)
+    for deadline, spent_s, n_seeds in ((112.0, 0.0, 2), (112.0, 48.0, 5), (None, 0.0, 5)):
+        clock.now = 100.0
+        n_trials = None if deadline else 12
+        found = Tally(make_facts(), n_trials, 40, [], Prospect(deadline, None, closing, spent_s=spent_s), clock=clock)
+        clock.now = 101.0
+        found.add_trials([make_trial(0)])  # of three seconds; finals may take a quarter of what all took
+        cohort_s = 16.0
+        assert found.seconds_left == pytest.approx(11 + FRESH * n_seeds + closing.export_s() + cohort_s)
+
+
 def test_who_was_pruned_where_is_counted_by_rung(make_facts: Facts, make_trial: Make) -> None:
     found = Tally(make_facts(), 8, 40, [make_trial(0, 0.5, PRUNED, rungs={5: 0.5})])
     assert found.rungs_line() == "pruned 1 at epoch 5; 0 to the end, 0 failed"
     later = [make_trial(1, 0.6, PRUNED, rungs={5: 0.5, 15: 0.6}), make_trial(2, 0.5, PRUNED, rungs={5: 0.5})]
-    found.add_trials([*later, make_trial(3, 0.9), make_trial(4, None, FAIL), make_trial(5, 0.1, PRUNED)])
+    cut = make_trial(5, 0.1, PRUNED, rungs={5: 0.1, 7: 0.1}, reason=CUT)
+    found.add_trials([*later, make_trial(3, 0.9), make_trial(4, None, FAIL), cut])
     assert found.rungs_line() == "pruned 2 at epoch 5, 1 at epoch 15, 1 by the time; 1 to the end, 1 failed"
     assert Tally(make_facts(), 8, 40, []).rungs_line() == "none pruned; 0 to the end, 0 failed"
+
+
+def test_a_search_that_is_over_keeps_its_rate_and_has_no_time_left(make_facts: Facts, make_trial: Make) -> None:
+    clock = Clock()
+    found = Tally(make_facts(), 8, 40, [], clock=clock)
+    clock.now += 2
+    found.add_trials([make_trial(n) for n in range(4)])
+    assert found.line().endswith(", 2.0 trials/s, 2 s left")
+    found.searched()
+    clock.now += 60
+    assert found.line().endswith(", 2.0 trials/s")
+
+
+def test_a_slow_rate_is_told_by_the_minute(make_facts: Facts, make_trial: Make) -> None:
+    clock = Clock()
+    found = Tally(make_facts(), None, 40, [], clock=clock)
+    clock.now += 30
+    found.add_trials([make_trial(0)])
+    assert found.line().endswith(", 2.0 trials/min")
 
 
 def test_the_course_of_the_best_never_gets_worse(make_facts: Facts, make_trial: Make) -> None:

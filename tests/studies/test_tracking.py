@@ -141,8 +141,11 @@ def test_a_server_on_the_cores_of_the_training_is_asked_little_until_somebody_wa
         wait_until(lambda: mirror.pending < 8)
         if is_neighbour:
             assert copies.written == [[0]]
+            assert mirror.backlog().n_trials == 7 and mirror.backlog().share == pytest.approx(0, abs=1e-6)
         assert mirror.finish("FINISHED", PATIENCE_S)
     assert copies.written == ([[0], list(range(1, 8))] if is_neighbour else [list(range(8))])
+    assert mirror.backlog().n_trials == 0 and mirror.connected_at is not None
+    assert mirror.backlog().each_s is not None and 0 < mirror.backlog().each_s < PATIENCE_S
 
 
 @pytest.mark.parametrize(("every_s", "expected"), [(PATIENCE_S, [64, 300]), (0.0, [64, 128, 192, 256, 300])])
