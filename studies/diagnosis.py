@@ -15,7 +15,9 @@ from studies.fit import OVERFITS, UNDERFITS, UNFINISHED, UNSTABLE, Fit, guessing
 from studies.hyperparameters import OVERFIT_FIRST, RULES, Range, is_searched
 from studies.ranking import rank_correlation, ranking
 from studies.records import COMPLETE, FAIL, FINISHED_STATES, PRUNED, Interval, StudyFacts, TrialRecord, Winner
+from studies.space import grid_points
 from studies.spec import StudySpec, spec_from_dict
+from studies.tally import format_value
 
 _FEW = 20
 """Finished trials below which a search has hardly begun."""
@@ -103,7 +105,7 @@ def gap_lines(facts: StudyFacts, trial: TrialRecord, winner: Winner | None) -> l
     if not (math.isfinite(val.mean) and math.isfinite(test.mean)):
         return lines
     both = f"{objective.metric} {_said(val)} on val and {_said(test)} on test"
-    if val.low == val.high and test.low == test.high:
+    if val.low == val.high and test.low == test.high and val.mean != test.mean:
         verdict = f"they differ by {number(abs(test.mean - val.mean))}"
     elif val.low <= test.high and test.low <= val.high:
         verdict = "they agree"
@@ -132,8 +134,19 @@ def _few_trials(case: Case) -> Iterator[Advice]:
         yield Advice(
             "few_trials",
             f"only {len(case.finished)} trials are finished, too few to say what matters",
-            f"`studies run {case.facts.name} --trials {max(64, 2 * _FEW)}`",
+            _more(case, max(64, 2 * _FEW)),
         )
+
+
+def _more(case: Case, n: int) -> str:
+    """How a study comes to n trials, or to those that it was granted, if they are more."""
+    name, budget, n_done = case.facts.name, case.spec.budget, len(case.finished)
+    if case.spec.search.sampler == "grid" and n_done >= len(grid_points(case.spec)):
+        return "every point of the grid is done, and a study with lists of more values has more"
+    if budget.seconds is not None and n_done < (budget.trials or math.inf):
+        return f"a budget of more than {budget.seconds:g} seconds"
+    is_granted = budget.trials is not None and n_done < budget.trials >= n
+    return f"`studies run {name}`" if is_granted else f"`studies run {name} --trials {n}`"
 
 
 def _diverged(case: Case) -> Iterator[Advice]:
@@ -178,12 +191,19 @@ def _edges(case: Case) -> Iterator[Advice]:
             if distance[0] <= _EDGE and sum(d <= 2 * _EDGE for d in distance) > len(distance) / 2:
                 beyond = _beyond(name, setting, end)
                 if beyond is not None:
+                    whose = "the best trial's" if case.winner is None else "the winner's"
                     yield Advice(
                         "edge",
-                        f"the winner's {name} {best.hyperparameters[name]:.3g} is at the {end} end of its range, "
+                        f"{whose} {name} {format_value(best.hyperparameters[name])} is at the {end} end of its range, "
                         "as most of the best trials are",
-                        f"a study with search_space.{name}.{end} = {beyond:.3g} in place of {getattr(setting, end):g}",
+                        f"a study with search_space.{name}.{end} = {_written(beyond)} in place of "
+                        f"{_written(getattr(setting, end))}",
                     )
+
+
+def _written(value: float) -> str:
+    """A number as a spec takes it: a whole one stays whole."""
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
 
 
 def _place(setting: Range, value: float) -> float:
@@ -231,7 +251,7 @@ def _budget(case: Case) -> Iterator[Advice]:
         yield Advice(
             "budget",
             f"the best {objective.metric} still moved in the last fifth of {n} trials (trial {first})",
-            f"`studies run {case.facts.name} --trials {2 * n}`",
+            _more(case, 2 * n),
         )
     elif first < 0.4 * n:
         yield Advice(
@@ -249,7 +269,8 @@ def _curves(case: Case) -> Iterator[Advice]:
     if common is None or 2 * kinds.count(common) <= len(kinds):
         return
     number, first = next(found for found in top if found[1].kind == common)
-    seen = f"{kinds.count(common)} of the best {len(top)} trials are alike; trial {number} {first.text}"
+    alike = f"{kinds.count(common)} of the best {len(top)} trials are alike; " if len(top) > 1 else ""
+    seen = f"{alike}trial {number} {first.text}"
     space, epochs = case.spec.search_space, case.spec.training.epochs
     if common == UNFINISHED:
         yield Advice("epochs", seen, f"a study with training.epochs = {2 * epochs}")

@@ -17,6 +17,7 @@ from studies.home import Home, is_driven, open_home
 from studies.importance import importances
 from studies.ranking import best_trial, pareto_front, ranking
 from studies.records import FINISHED_STATES, StudyFacts, StudySummary, TrialRecord
+from studies.space import most_trials
 from studies.spec import spec_from_dict
 from studies.starts import starts, starts_line
 from studies.storage import Storage
@@ -47,8 +48,7 @@ def print_list() -> None:
     for name in names:
         summary = summarize(storage, name)
         done = sum(n for state, n in summary.states.items() if state in FINISHED_STATES)
-        budget = summary.facts.spec["budget"]
-        total = budget.get("trials") if isinstance(budget, dict) else None
+        total = _most_trials(summary.facts)
         best = "-" if summary.best is None or summary.best.value is None else number(summary.best.value)
         table.add_row(
             name,
@@ -62,7 +62,9 @@ def print_list() -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDEST)  # in a pipe a study is one line, for `grep` and the like
-    console.print(table)
+    with console.capture() as shown:  # rich would end the command by itself where its reader is gone
+        console.print(table)
+    print(shown.get(), end="")
 
 
 def print_study(study: str, *, as_json: bool) -> None:
@@ -126,13 +128,22 @@ def state_of(home: Home, storage: Storage, summary: StudySummary) -> str:
         return "running"
     if not states:
         return "new"
-    budget = summary.facts.spec["budget"]
+    budget, most = summary.facts.spec["budget"], _most_trials(summary.facts)
     assert isinstance(budget, Mapping)
     n_finished = sum(n for state, n in states.items() if state in FINISHED_STATES)
-    is_open = n_finished < sum(states.values()) or n_finished < (budget.get("trials") or 0)
-    is_short = budget.get("seconds") is not None and storage.spent_s(name) < float(budget["seconds"])
-    has_ended = not is_open if budget.get("trials") is not None else not is_short
-    return "finished" if has_ended and summary.winner is not None else "stopped"
+    is_whole = n_finished == sum(states.values()) and most is not None and n_finished >= most
+    is_spent = budget.get("seconds") is not None and storage.spent_s(name) >= float(budget["seconds"])
+    return "finished" if (is_whole or is_spent) and summary.winner is not None else "stopped"
+
+
+def _most_trials(facts: StudyFacts) -> int | None:
+    """How many trials a study may come to; None where time alone limits it."""
+    budget, search = facts.spec["budget"], facts.spec.get("search")
+    assert isinstance(budget, Mapping)
+    if isinstance(search, Mapping) and search.get("sampler") == "grid":
+        return most_trials(spec_from_dict(facts.spec, facts.name))
+    trials: int | None = budget.get("trials")
+    return trials
 
 
 def _trials_to_judge(storage: Storage, summary: StudySummary) -> list[TrialRecord]:

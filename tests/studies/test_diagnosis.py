@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -20,7 +21,7 @@ from studies.records import (
 
 Facts = Callable[..., StudyFacts]
 Make = Callable[..., TrialRecord]
-SPEC = {
+SPEC: dict[str, object] = {
     "study": "wine",
     "budget": {"trials": 30},
     "data": {"source": "sklearn:wine"},
@@ -32,6 +33,7 @@ SPEC = {
         "momentum": {"low": 0.0, "high": 0.95},
     },
 }
+GRID: dict[str, object] = {"search": {"sampler": "grid"}, "search_space": {"depth": [1, 2], "width": [8, 16, 32, 64]}}
 
 
 @pytest.fixture
@@ -72,6 +74,25 @@ def test_a_few_trials_are_too_few(facts: StudyFacts, make_trial: Make) -> None:
     assert kinds(advise(facts, spread(make_trial, 8))) == {"few_trials"}
 
 
+@pytest.mark.parametrize(
+    ("changes", "next_"),
+    [
+        ({}, "`studies run wine --trials 64`"),
+        ({"budget": {"trials": 8}}, "`studies run wine --trials 64`"),
+        ({"budget": {"trials": 200}}, "`studies run wine`"),
+        ({"budget": {"seconds": 60}}, "a budget of more than 60 seconds"),
+        ({"budget": {"trials": 200, "seconds": 60}}, "a budget of more than 60 seconds"),
+        ({"budget": {"trials": 8, "seconds": 60}}, "`studies run wine --trials 64`"),
+        (GRID, "every point of the grid is done, and a study with lists of more values has more"),
+    ],
+)
+def test_more_trials_are_asked_for_where_there_can_be_more(
+    make_facts: Facts, make_trial: Make, changes: dict[str, object], next_: str
+) -> None:
+    found = named(advise(make_facts(spec=SPEC | changes), spread(make_trial, 8)), "few_trials")
+    assert found.next == next_
+
+
 def test_a_study_whose_best_came_early_and_lies_inside_is_settled(facts: StudyFacts, make_trial: Make) -> None:
     (only,) = advise(facts, spread(make_trial))
     assert only.kind == "settled" and "trial 5 of 30" in only.seen
@@ -95,7 +116,7 @@ def test_a_late_step_that_is_next_to_nothing_asks_for_nothing(facts: StudyFacts,
     [
         ("learning_rate", [0.49, 0.47, 0.4, 0.45, 0.41], "search_space.learning_rate.high = 2 in place of 0.5"),
         ("learning_rate", [0.001, 0.0011, 0.002, 0.0012, 0.003], "learning_rate.low = 0.00025 in place of 0.001"),
-        ("width", [250, 230, 256, 255, 240], "search_space.width.high = 1.02e+03 in place of 256"),
+        ("width", [250, 230, 256, 255, 240], "search_space.width.high = 1024 in place of 256"),
         ("momentum", [0.94, 0.93, 0.95, 0.92, 0.9], "search_space.momentum.high = 0.975 in place of 0.95"),
     ],
 )
@@ -106,7 +127,9 @@ def test_a_winner_at_the_end_of_a_range_with_others_beside_it_asks_for_a_wider_o
     for number, value in enumerate(near):
         hyperparameters = {**trials[number].hyperparameters, "width": 64, "depth": 2 + number % 2, name: value}
         trials[number] = replace(trials[number], hyperparameters=hyperparameters, values=(0.99 - 0.001 * number,))
-    assert next_ in named(advise(facts, trials), "edge").next
+    for won, whose in ((None, "the best trial's"), (replace(winner(0.9, 0.9), number=0), "the winner's")):
+        found = named(advise(facts, trials, won), "edge")
+        assert next_ in found.next and found.seen.startswith(f"{whose} {name} {near[0]} is at the ")
 
 
 def test_what_can_go_no_further_is_not_asked_to(facts: StudyFacts, make_trial: Make) -> None:
@@ -161,6 +184,12 @@ def test_what_the_best_curves_have_in_common_is_said(
     assert next_ in found.next and "trial 5" in found.seen and found.text == f"{found.seen}: {found.next}"
 
 
+def test_one_trial_is_like_no_other(facts: StudyFacts, make_trial: Make) -> None:
+    curve = tuple(EpochRecord(e, 1.09, 1.09, 0.5, 0.1, float(e)) for e in (1, 2))
+    found = named(advise(facts, spread(make_trial, 1, curve=curve, best_epoch=1)), "underfits")
+    assert found.seen.startswith("trial 0 underfits: ")
+
+
 def winner(val: float, test: float, rival: float = 0.5, width: float = 0.01) -> Winner:
     finalist = Finalist(5, tuple({"accuracy": val + d, "loss": 0.1} for d in (-width, 0.0, width)))
     measured = tuple({"accuracy": test + d, "loss": 0.1} for d in (-width, 0.0, width))
@@ -200,6 +229,25 @@ def test_without_finals_two_numbers_are_two_numbers(facts: StudyFacts, make_tria
     assert gap_lines(facts, make_trial(5, curve=()), None) == []
 
 
+def test_a_val_and_a_test_that_are_one_number_agree(facts: StudyFacts, make_trial: Make) -> None:
+    for one in (winner(1.0, 1.0, width=0.0), replace(winner(1.0, 1.0), final=None)):
+        assert gap_lines(facts, make_trial(5, curve=()), one) == [
+            "val to test: they agree: accuracy 1.0000 on val and 1.0000 on test"
+        ]
+
+
+def test_a_gap_that_was_not_measured_is_not_said(facts: StudyFacts, make_trial: Make) -> None:
+    whole = winner(0.9, 0.8)
+    for one in (
+        replace(whole, test_metrics={}),
+        winner(math.nan, 0.8),
+        winner(0.9, math.nan),
+        replace(whole, final=None, val_metrics={}),
+    ):
+        (line,) = gap_lines(facts, make_trial(5), one)
+        assert line.startswith("train to val: ")
+
+
 def test_less_is_better_where_the_objective_says_so(make_facts: Facts, make_trial: Make) -> None:
     facts = make_facts(spec=SPEC, objectives=(Objective("rmse", "minimize"),), task="regression")
     trials = [replace(t, values=(1 - (t.value or 0),)) for t in spread(make_trial)]
@@ -214,3 +262,4 @@ def test_a_network_that_was_trained_on_another_loss_neither_overfits_nor_underfi
     plain = make_trial(5)
     bent = replace(plain, hyperparameters={**plain.hyperparameters, "label_smoothing": 0.4})
     assert fit_of(facts, plain).kind != "not compared" == fit_of(facts, bent).kind
+    assert fit_of(facts, bent).text.startswith("is not compared: loss ")

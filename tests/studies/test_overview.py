@@ -195,6 +195,14 @@ def test_the_state_of_a_study_follows_from_its_trials_and_its_driver(
     for seconds, expected in ((1e-9, "finished"), (1e9, "stopped")):
         facts = replace(summary.facts, spec={**summary.facts.spec, "budget": {"trials": None, "seconds": seconds}})
         assert state(facts=facts) == expected
+        facts = replace(summary.facts, spec={**summary.facts.spec, "budget": {"trials": 9, "seconds": seconds}})
+        assert state(facts=facts) == expected
+    own = summary.facts.spec
+    points: dict[str, object] = {"depth": [1, 2, 3], "width": [8, 16]}
+    for space, expected in ((points, "finished"), (points | {"momentum": [0.0, 0.5]}, "stopped")):
+        search = {**own["search"], "sampler": "grid"}  # type: ignore[dict-item]
+        grid = {**own, "budget": {"trials": 64, "seconds": None}, "search": search, "search_space": space}
+        assert state(facts=replace(summary.facts, spec=grid)) == expected
     with drive(finished_home, "wine"):
         assert state() == "running"
     storage.close()
