@@ -116,6 +116,8 @@ def _loss_limits(p: Curves) -> tuple[float, float, bool]:
     """Where the axis of losses begins and ends, and whether it is logarithmic; diverging curves leave it."""
     front = _positive([v for c in p.top for v in c.val_loss] + [v for c in p.top[:1] for v in c.train_loss])
     known = _positive([v for c in (*p.others, *p.top) for v in c.val_loss])
+    if not known.size:  # a loss may be 0 from the first epoch on
+        return 0.0, 1.0, False
     low = float(min(known.min(initial=np.inf), front.min(initial=np.inf)))
     high = float(max(np.quantile(known, 0.95), front.max(initial=0.0)))
     if high > 8 * low:

@@ -90,7 +90,7 @@ def not_compared(curve: Sequence[EpochRecord], names: Sequence[str], best_epoch:
     lowest = min(curve, key=lambda e: e.val_loss if math.isfinite(e.val_loss) else math.inf)
     best = next((e for e in curve if e.epoch == best_epoch), lowest)
     text = (
-        f"not compared: loss {best.val_loss:.3g} on val at epoch {best.epoch}; with {' and '.join(names)} "
+        f"is not compared: loss {best.val_loss:.3g} on val at epoch {best.epoch}; with {' and '.join(names)} "
         "the loss on train is another one"
     )
     return Fit(NOT_COMPARED, text, math.nan, best.epoch)

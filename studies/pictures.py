@@ -9,9 +9,21 @@ from dataclasses import dataclass
 
 from studies import halving
 from studies.diagnosis import fit_of
+from studies.hyperparameters import OVERFIT_FIRST
 from studies.importance import LEAST, importances, valued
 from studies.ranking import best_trial, ranking
-from studies.records import COMPLETE, FAIL, PRUNED, Answers, Objective, StudyFacts, TrialRecord, Winner
+from studies.records import (
+    COMPLETE,
+    FAIL,
+    FINISHED_STATES,
+    PRUNED,
+    Answers,
+    Objective,
+    StudyFacts,
+    TrialRecord,
+    Winner,
+)
+from studies.sections import LEARN
 from studies.spec import StudySpec
 from studies.timeline import clock, phases
 
@@ -62,6 +74,8 @@ class Progress:
     """Where the best so far of the first kind changed, and to what."""
     end: float
     """Where the axis ends."""
+    is_telling: bool = True
+    """Whether the course says what more trials would bring: of a sampler that learns, by trials that are not few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +202,7 @@ def progress(material: Material, axis: str) -> Progress | str:
     if time is None:
         return "No trial was finished yet."
     if axis == "trials":
-        places = {t.number: float(t.number + 1) for t in material.trials}
+        places = {t.number: float(t.number + 1) for t in material.trials if t.state in FINISHED_STATES}
     else:
         places = {t.number: time.at(t.finished_at) for t in material.trials if t.finished_at is not None}
     known = [t for t in material.trials if _is_valued(t) and t.number in places]
@@ -202,7 +216,9 @@ def progress(material: Material, axis: str) -> Progress | str:
     of = {
         state: tuple((places[t.number], _value(t)) for t in known if t.state == state) for state in (COMPLETE, PRUNED)
     }
-    return Progress(objective, axis, of[COMPLETE], of[PRUNED], tuple(best), max(places.values()))
+    is_guided = material.spec.search.sampler in LEARN and material.spec.recipe != OVERFIT_FIRST
+    is_telling = is_guided and len(places) >= LEAST
+    return Progress(objective, axis, of[COMPLETE], of[PRUNED], tuple(best), max(places.values()), is_telling)
 
 
 def curves(material: Material) -> Curves | str:

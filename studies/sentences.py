@@ -58,17 +58,21 @@ def _(p: Progress) -> str:
     place, value = p.best[-1]
     at = f"trial {place - 1:.0f} of {p.end:,.0f}" if unit == "trials" else f"{place:,.1f} of {p.end:,.1f} seconds"
     text = f"The best {p.objective.metric} is {number(value)}, reached at {at}"
+    if len(p.complete) + len(p.pruned) == 1:
+        return f"{text}."
     if len(p.best) == 1:
-        return f"{text}; no other trial was better."
+        is_beaten = any(p.objective.is_better(cut, value) for _, cut in p.pruned)
+        return f"{text}; no other trial {'that trained to its end ' if is_beaten else ''}was better."
     if unit == "seconds":
         first, most = p.best[0][1], 0.9 * abs(value - p.best[0][1])
         soon = next(place for place, known in p.best if abs(known - first) >= most)
         return f"{text}; nine tenths of the gain over the first trial were there after {soon:,.1f}."
     if 1 - place / p.end > 0.5:
-        return f"{text}; the last {1 - place / p.end:.0%} of the trials brought nothing: the search has converged."
+        end = ": the search has converged" if p.is_telling else ""
+        return f"{text}; the last {1 - place / p.end:.0%} of the trials brought nothing{end}."
     late = _late_gain(p)
-    end = "more may bring more" if late > 0.05 else "little is left to be found"
-    return f"{text}; the last fifth of the trials brought {late:.0%} of the gain: {end}."
+    end = ": more may bring more" if late > 0.05 else ": little is left to be found"
+    return f"{text}; the last fifth of the trials brought {late:.0%} of the gain{end if p.is_telling else ''}."
 
 
 def _late_gain(p: Progress) -> float:

@@ -137,3 +137,9 @@ def test_residuals_are_predictions_less_truth(own: Material, paper: Paper) -> No
     numbers = pictures.residuals(dataclasses.replace(own, winner=dataclasses.replace(own.winner, final=final)))
     assert not isinstance(numbers, str)
     assert dots(paper(numbers), "rows of test") == [(1.0, -1.0), (1.5, 0.5), (3.0, 0.0)]
+
+
+def test_losses_that_are_zero_have_an_axis(paper: Paper) -> None:
+    curve = pictures.Curve(0, (0.0, 0.0), (0.0, 0.0), 1, is_pruned=False)
+    axes = paper(pictures.Curves((curve,), (), 2))
+    assert axes.get_ylim() == (0.0, 1.0) and line(axes, "trial 0") == [(1.0, 0.0), (2.0, 0.0)]

@@ -13,7 +13,7 @@ from studies import pictures, report
 from studies.home import Home
 from studies.importance import importances
 from studies.pictures import Material
-from studies.records import COMPLETE, FAIL, PRUNED, Objective, StudyFacts, TrialRecord
+from studies.records import COMPLETE, FAIL, PRUNED, WAITING, Objective, StudyFacts, TrialRecord
 from studies.spec import spec_from_dict
 from studies.storage import Storage
 
@@ -149,3 +149,26 @@ def test_what_cannot_be_drawn_says_why(make_trial: Make, make_facts: Callable[..
         assert all(text.endswith(".") for text in said)
         assert any("no winner yet" in text for text in said)
     assert "3 failed" in str(pictures.curves(of(failed, make_facts())))
+
+
+def test_trials_that_are_not_finished_are_not_counted_as_tried(
+    make_trial: Make, make_facts: Callable[..., StudyFacts]
+) -> None:
+    done = [make_trial(i, i / 9) for i in range(4)]
+    waiting = [make_trial(i, None, WAITING, curve=(), started_at=None, finished_at=None) for i in range(4, 40)]
+    found = pictures.progress(of([*done, *waiting], make_facts()), "trials")
+    assert not isinstance(found, str) and found.end == 4
+
+
+@pytest.mark.parametrize(
+    ("n", "changes", "is_telling"),
+    [(20, {}, True), (19, {}, False), (20, {"sampler": "random"}, False), (20, {"recipe": "overfit-first"}, False)],
+)
+def test_few_trials_and_those_that_chance_or_a_stage_chose_tell_nothing_of_more(
+    make_trial: Make, make_facts: Callable[..., StudyFacts], n: int, changes: dict[str, str], is_telling: bool
+) -> None:
+    own = of([make_trial(i) for i in range(n)], make_facts())
+    search = own.spec.search.model_copy(update={"sampler": changes.get("sampler", "tpe")})
+    spec = own.spec.model_copy(update={"search": search, "recipe": changes.get("recipe", "none")})
+    found = pictures.progress(dataclasses.replace(own, spec=spec), "trials")
+    assert not isinstance(found, str) and found.is_telling == is_telling

@@ -102,6 +102,19 @@ def test_sentences_say_what_is_seen() -> None:
     assert sentences.alternative(table).startswith("A table of true classes")
 
 
+def test_a_course_is_judged_where_it_says_something() -> None:
+    value = Objective("accuracy", "maximize")
+    flat = pictures.Progress(value, "trials", ((1, 0.5), (10, 0.9)), (), ((1, 0.5), (10, 0.9)), 100, is_telling=False)
+    assert sentences.sentence(flat).endswith("; the last 90% of the trials brought nothing.")
+    late = dataclasses.replace(flat, best=((1, 0.5), (95, 0.9)))
+    assert sentences.sentence(late).endswith("; the last fifth of the trials brought 100% of the gain.")
+    alone = dataclasses.replace(flat, complete=((1, 0.5),), best=((1, 0.5),), end=1)
+    assert sentences.sentence(alone) == "The best accuracy is 0.5000, reached at trial 0 of 1."
+    for cut, words in ((0.4, "other trial was better."), (0.6, "no other trial that trained to its end was better.")):
+        pruned = dataclasses.replace(alone, pruned=((2, cut),), end=2)
+        assert sentences.sentence(pruned).endswith(words)
+
+
 def test_the_story_names_winner_budget_and_next_steps(finished_home: Home) -> None:
     files = ReportProcess(finished_home, "wine").files(lambda: False)
     told = files[STORY].decode()
