@@ -243,10 +243,7 @@ def main() -> None:
     if any(not word.isprintable() for word in sys.argv[1:]):
         _fail(f"arguments must be printable text; got {sys.argv[1:]!a}", 2)
     try:
-        # Not app(): it would end Ctrl-C without a word, and a closed pipe as a failure.
-        command = typer.main.get_command(app)
-        with command.make_context("studies", sys.argv[1:]) as context:
-            command.invoke(context)
+        _invoke(sys.argv[1:])
     except typer.Exit as end:
         sys.exit(end.exit_code)
     except KeyboardInterrupt:
@@ -263,6 +260,17 @@ def main() -> None:
         _fail(str(error), 1 if isinstance(error, ExportError) else 2)
     except (MemoryError, RuntimeError, OSError) as error:
         _fail_of_machine(error)
+
+
+def _invoke(words: list[str]) -> None:
+    # Not app(): it would end Ctrl-C without a word, and a closed pipe as a failure.
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("studies", words) as context:
+            command.invoke(context)
+    finally:
+        if sys.stdout is not None:
+            sys.stdout.flush()  # else a reader that is gone is found out at Python's end, which complains
 
 
 def _n_cores() -> int:

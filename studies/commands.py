@@ -64,9 +64,10 @@ def export(study: str, number: int | None, folder: Path | None) -> None:
         made = run.export(number, folder.absolute() if folder else None)
     display.note(f"trial {made.winner.number}: {hyperparameters_line(made.winner.hyperparameters)}")
     display.note(_scores("val ", made.winner.val_metrics))
-    display.note(
-        _scores("test", made.winner.test_metrics) if made.is_winner else "test: not measured, only for the winner"
-    )
+    if made.winner.test_metrics:
+        display.note(_scores("test", made.winner.test_metrics))
+    else:
+        display.note("test: none was kept back" if made.is_winner else "test: not measured, only for the winner")
     display.note(f"export: {made.winner.export_dir}")
 
 

@@ -65,7 +65,8 @@ class CurveStorage(StudyStorage):
             rows = connection.execute(select(STUDIES.c.study_id, STUDIES.c.objectives_json))
             names = {row.study_id: [one["metric"] for one in json.loads(row.objectives_json)] for row in rows}
         for study in studies:
-            study.system_attrs[_METRIC_NAMES] = names.get(study._study_id, [])
+            if study._study_id in names:  # another program may have named those of its own
+                study.system_attrs[_METRIC_NAMES] = names[study._study_id]
         return studies
 
     def _put_curves(self, trials: list[FrozenTrial]) -> None:

@@ -59,9 +59,8 @@ def hand_over(mirror: Mirror, winner: Winner, home: Home, storage: Ledger, study
             display.note(f"{what}; Ctrl-C leaves the rest to `studies track`")
     if not is_done:
         reason = (mirror.error or "it does not answer").splitlines()[0]
-        display.note(
-            f"warning: MLflow lacks {mirror.pending} trials ({reason}); `studies track {study}` brings it in line"
-        )
+        lacks = f"{n} trials" if (n := mirror.pending) else "the winner or its report"
+        display.note(f"warning: MLflow lacks {lacks} ({reason}); `studies track {study}` brings it in line")
     if mirror.said:
         display.note(mirror.said)
     if mirror.address is None or mirror.experiment_id is None:
@@ -86,7 +85,8 @@ def bring_in_line(home: Home, storage: Storage, facts: StudyFacts, display: Disp
         while not mirror.finish("FINISHED", PATIENCE_S):
             if mirror.error is not None:
                 raise UserError(f"MLflow must take what it lacks of the study, and does not: {mirror.error}")
-            display.note(f"{mirror.pending} trials to go")
+            n = mirror.pending
+            display.note(f"{n} trials to go" if n else "all trials are there; the winner and the report follow")
         assert mirror.address is not None and mirror.experiment_id is not None  # it is complete
         storage.store_mirror(facts.name, mirror.address, mirror.experiment_id)
     finally:

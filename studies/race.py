@@ -187,6 +187,8 @@ def _beside(one: Result, other: Result, objective: Objective) -> str:
     ours, theirs = one.interval(objective), other.interval(objective)
     alone = f"{number(one.value(objective))} against {number(other.value(objective))}"
     if ours is None or theirs is None:
+        if one.value(objective) == other.value(objective):
+            return f"{one.sampler} and {other.sampler} come out level ({alone}), by values that each chose itself"
         return f"{one.sampler} comes out ahead of {other.sampler} ({alone}), by values that each search chose itself"
     if ours.low <= theirs.high and theirs.low <= ours.high:
         return (

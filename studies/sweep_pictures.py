@@ -87,7 +87,9 @@ def race_sentence(p: Race) -> str:
             soon = next(at for at, value in known if value == last)
             said.append(f"{lane.sampler} comes to {last:.4g} by trial {soon} of {n}")
         else:
-            said.append(f"{lane.sampler} finishes no trial")
+            n = sum(math.isfinite(value) for own in lane.searches for value in own[-1:])
+            often = f"a trial to its end in {n} of {len(lane.searches)} searches only" if n else "no trial to its end"
+            said.append(f"{lane.sampler} trains {often}")
     many = max(len(lane.searches) for lane in p.lanes)
     what = f"Best {p.objective.metric} so far{f', the mean of {many} searches' if many > 1 else ''}: "
     return f"{what}{'; '.join(said)}. {p.verdict}"

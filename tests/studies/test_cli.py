@@ -296,6 +296,20 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(finished_home: Home, t
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("words", [("list",), ("show", "wine")])
+def test_a_reader_that_is_gone_before_a_short_answer_is_told_nothing(
+    words: tuple[str, ...], finished_home: Home
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command, environment = [sys.executable, "-m", "studies", *words], studies_environment(finished_home.root)
+    environment.pop("PYTHONUNBUFFERED", None)  # what is said waits until the end, as it does for people
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [(), ("--json",)])
 def test_a_reader_that_goes_away_while_a_study_trains_leaves_no_trial_running(
     form: tuple[str, ...], tmp_path: Path

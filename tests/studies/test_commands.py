@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from studies import commands, overview
+from studies.best import Export
 from studies.errors import StudyBusy
+from studies.home import Home
 from studies.records import StudyFacts
 from studies.storage import Storage
 from tests.studies.conftest import NOBODY
@@ -55,3 +58,24 @@ def test_a_run_tells_machines_every_trial_and_its_result_and_a_quiet_one_nothing
     commands.run(commands.Request("cellar", None, None, None, None, form="quiet"))
     again = capsys.readouterr()
     assert again.out == "" and "warning: MLflow lacks 6 trials" in again.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("is_winner", "said"), [(True, "test: none was kept back"), (False, "test: not measured")])
+def test_an_export_without_a_test_says_why(
+    is_winner: bool,
+    said: str,
+    finished_home: Home,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("STUDIES_HOME", str(finished_home.root))
+    monkeypatch.delenv("STUDIES_DB", raising=False)
+    storage = Storage(finished_home.database_url)
+    stored = storage.winner("wine")
+    storage.close()
+    assert stored is not None
+    made = Export(replace(stored[0], test_metrics={}), is_winner, None)
+    monkeypatch.setattr(commands.Run, "export", lambda self, number, folder: made)
+    commands.export("wine", None, None)
+    assert capsys.readouterr().out.splitlines()[-2].startswith(said)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.study import StudyDirection
 
 from studies import dashboard
 from studies.dashboard import CurveStorage, make_dashboard
@@ -77,6 +78,17 @@ def test_where_the_loss_is_the_objective_the_curve_is_of_the_loss(
     storage = CurveStorage(url)
     (trial,) = storage.get_all_trials(storage.get_study_id_from_name("wine"))
     assert trial.intermediate_values == {e.epoch: e.val_loss for e in make_trial(0).curve}
+    storage.close()
+
+
+def test_a_study_of_another_program_keeps_the_names_that_it_gave(url: str) -> None:
+    plain = StudyStorage(url)
+    theirs = plain.create_new_study([StudyDirection.MAXIMIZE], "theirs")
+    plain.set_study_system_attr(theirs, "study:metric_names", ["speed"])
+    plain.close()
+    storage = CurveStorage(url)
+    names = {study.study_name: study.system_attrs["study:metric_names"] for study in storage.get_all_studies()}
+    assert names == {"wine": ["accuracy"], "theirs": ["speed"]}
     storage.close()
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -81,6 +82,12 @@ def test_one_search_each_is_not_taken_for_more_than_it_is() -> None:
     three = race.verdict([result(name, *own) for name, own in THREE.items()], ACCURACY)
     assert "tpe and grid cannot" in three.lower() and "tpe's winner is better than random's" in three
     assert all("another seed may turn the order" in text for text in (near, far))
+
+
+def test_searches_without_finals_that_come_to_one_value_are_level() -> None:
+    grid, tpe = (replace(result(name), winner=Winner(0, (0.9,), {}, 9, {}, {}, "", "")) for name in ("grid", "tpe"))
+    text = race.verdict([grid, tpe], ACCURACY)
+    assert text.startswith("Grid and tpe come out level (0.9000 against 0.9000), by values")
 
 
 def test_several_searches_are_compared_seed_by_seed() -> None:

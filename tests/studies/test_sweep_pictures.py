@@ -41,4 +41,7 @@ def test_a_race_says_who_came_how_far_and_when() -> None:
     assert lanes[1].mean[0] == 0.6
     text = race_sentence(race)
     assert "grid comes to 0.7 by trial 2 of 3" in text and "tpe comes to 0.85 by trial 3 of 3" in text
-    assert "qmc finishes no trial" in text and "the mean of 2 searches" in text and text.endswith("told apart.")
+    assert "qmc trains no trial to its end" in text
+    assert "the mean of 2 searches" in text and text.endswith("told apart.")
+    often = Lane("qmc", ((math.nan, 0.5), (math.nan, math.nan)))
+    assert "qmc trains a trial to its end in 1 of 2 searches only" in race_sentence(replace(race, lanes=(often,)))
