@@ -6,6 +6,7 @@ size and optimizer) makes the groups. Too little memory halves a group: its memb
 with the same curves up to rounding.
 """
 
+import gc
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -96,7 +97,8 @@ class Together:
     """Members trained as populations: one, or as many as memory asks for.
 
     Where memory runs out a population is given up and its living members begin again in two halves, silently up to
-    where they were. Their curves are the same up to rounding.
+    where they were. Their curves are the same up to rounding. From then on populations take turns: one that waits holds
+    nothing on the device but the weights of best epochs.
     """
 
     def __init__(
@@ -124,18 +126,27 @@ class Together:
         """Train all living members on, to the end of `to_epoch` at most; see `Engine`."""
         todo = list(self._parts)
         while todo:
-            indices, population = part = todo.pop(0)
+            indices, population = todo.pop(0)
             try:
-                for place, epoch in population.advance(to_epoch):
-                    index = indices[place]
-                    if epoch.epoch > self._told[index]:
-                        self._told[index] = epoch.epoch
-                        yield index, epoch
+                yield from self._advance(indices, population, to_epoch)
+                continue
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or len(indices) == 1:
                     raise
-                self._parts.remove(part)
-                todo[:0] = self._halves(indices)
+            # Behind the handler, and without the population: the error held all that there was in memory.
+            self._parts = [part for part in self._parts if part[1] is not population]
+            del population
+            todo[:0] = self._halves(indices)
+
+    def _advance(
+        self, indices: Sequence[int], population: Population | ParallelPopulation, to_epoch: int
+    ) -> Iterator[tuple[int, Epoch]]:
+        """Train one population on, and tell what was not told before."""
+        for place, epoch in population.advance(to_epoch):
+            index = indices[place]
+            if epoch.epoch > self._told[index]:
+                self._told[index] = epoch.epoch
+                yield index, epoch
 
     def drop(self, indices: Collection[int]) -> None:
         """Train these members no further."""
@@ -148,18 +159,25 @@ class Together:
         size = self._limit.members or len(indices)
         if len(indices) > size:
             return [part for i in range(0, len(indices), size) for part in self._add(indices[i : i + size])]
-        try:
-            own = [self._members[i] for i in indices]
-            population = populate(own, self._data, order_seed=self._order_seed)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or len(indices) == 1:
-                raise
+        population = self._populated(indices)
+        if population is None:
             self._limit.members = (len(indices) + 1) // 2
+            self._free()
             return self._add(indices)
         for index, state in zip(indices, population.states, strict=True):
             self.states[index] = state
         self._parts.append((indices, population))
         return self._parts[-1:]
+
+    def _populated(self, indices: Sequence[int]) -> Population | ParallelPopulation | None:
+        """A population of these members; None where there is too little memory for them together."""
+        own, takes_turns = [self._members[i] for i in indices], self._limit.members is not None
+        try:
+            return populate(own, self._data, order_seed=self._order_seed, takes_turns=takes_turns)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(indices) == 1:
+                raise
+        return None
 
     def _halves(self, indices: Sequence[int]) -> list[tuple[list[int], Population | ParallelPopulation]]:
         """The living of these members, about to begin again in two populations."""
@@ -167,9 +185,14 @@ class Together:
         if not living:
             return []
         self._limit.members = (len(living) + 1) // 2
+        self._free()
+        return self._add(living)
+
+    def _free(self) -> None:
+        """Give back the memory of what is referred to no more."""
+        gc.collect()
         if self._data.x_train.is_cuda:
             torch.cuda.empty_cache()
-        return self._add(living)
 
 
 def prepare(device: torch.device) -> None:
@@ -224,5 +247,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device, or the process, has no memory left."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # PyTorch's own words for a CPU, on Windows and macOS, and on Linux (c10/core/impl/alloc_cpu.cpp).
-    return any(words in str(error) for words in ("not enough memory", "can't allocate memory"))
+    # PyTorch's own words for a CPU, on Windows and macOS, and on Linux (c10/core/impl/alloc_cpu.cpp); for MPS, and for
+    # what CUDA asks for behind PyTorch's back; and for cuBLAS.
+    words = ("not enough memory", "can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return any(found in str(error) for found in words)

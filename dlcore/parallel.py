@@ -19,17 +19,31 @@ WIDE = 512
 """Width from which a network alone is trained faster by several threads than by one."""
 
 
-def populate(members: Sequence[Member], data: TensorData, *, order_seed: int) -> "Population | ParallelPopulation":
-    """Members under training on all that torch may use: the device of the data, or so many cores of a CPU."""
+def populate(
+    members: Sequence[Member], data: TensorData, *, order_seed: int, takes_turns: bool = False
+) -> "Population | ParallelPopulation":
+    """Members under training on all that torch may use: the device of the data, or so many cores of a CPU.
+
+    Args:
+        members: See `Population`.
+        data: See `Population`.
+        order_seed: See `Population`.
+        takes_turns: Whether they must leave the device to others while they wait for the next `advance`.
+    """
     n_threads = torch.get_num_threads()
     is_wide = any(width >= WIDE for member in members for width in member.model_config.widths)
-    if data.x_train.device.type != "cpu" or not can_have_workers() or (is_wide and len(members) < n_threads):
-        return Population(members, data, order_seed=order_seed)
-    return ParallelPopulation(members, data, order_seed=order_seed, n_parts=min(n_threads, len(members)))
+    has_workers = data.x_train.device.type == "cpu" and can_have_workers()
+    if has_workers and not (is_wide and len(members) < n_threads):
+        return ParallelPopulation(members, data, order_seed=order_seed, n_parts=min(n_threads, len(members)))
+    if takes_turns and not has_workers:
+        return ParallelPopulation(members, data, order_seed=order_seed, n_parts=1)
+    return Population(members, data, order_seed=order_seed)
 
 
 class ParallelPopulation:
     """Answers the calls of `Population`; see there. An epoch of one part does not wait for those of the others.
+
+    Between two calls of `advance` its networks lie on the CPU, as plain tensors.
 
     An exception inside `advance` (Ctrl-C) leaves it unusable; closing the iterator leaves each part at the end of the
     epoch that it was in.
@@ -40,7 +54,7 @@ class ParallelPopulation:
 
         Args:
             members: See `Population`.
-            data: See `Population`; on the CPU.
+            data: See `Population`; on the CPU, unless there is one part.
             order_seed: See `Population`.
             n_parts: Cores to use.
 
@@ -125,7 +139,8 @@ class ParallelPopulation:
         """Train the part that is ours, and pass on what the others tell."""
         while (points := here.train_epoch(last)) is not None:
             yield from ((own[place], epoch) for place, epoch in points.items())
-            yield from self._answers(working, 0)
+            if working:
+                yield from self._answers(working, 0)
         while working:
             yield from self._answers(working, None)
 

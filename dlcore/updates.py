@@ -254,6 +254,7 @@ class Updates:
         blocks, device = self._layout.blocks, self._w.device
         limits = [torch.inf if c.clip_norm is None else c.clip_norm for c in self._configs]
         limit = torch.tensor(limits, dtype=self._w.dtype, device=device)
+        is_free = limit.isinf()
         # One slot per block of weights, one per member for its biases, and one that stays 0.
         norms = torch.zeros(len(blocks) + len(self._configs) + 1, dtype=self._w.dtype, device=device)
         scales = torch.ones(len(blocks), dtype=self._w.dtype, device=device)
@@ -270,11 +271,13 @@ class Updates:
         slots = self._slots(len(norms))
         owner_of_bias = self._owner[self._layout.n_weights :]
         bias_gradients = self._g[self._layout.n_weights :]
+        padded = self._padded_gradients  # not self, which would keep itself alive through its calls
 
         def scale() -> None:
-            torch.linalg.vector_norm(self._padded_gradients[biases], dim=1, out=of_biases)
+            torch.linalg.vector_norm(padded[biases], dim=1, out=of_biases)
             norm = torch.linalg.vector_norm(norms[slots], dim=1)
-            factor = (limit / (norm + CLIP_EPSILON)).clamp_(max=1)
+            # A norm may overflow where its gradients do not.
+            factor = (limit / (norm + CLIP_EPSILON)).clamp_(max=1).masked_fill_(is_free, 1)
             torch.index_select(factor, 0, owner_of_block, out=scales)
             bias_gradients.mul_(factor.index_select(0, owner_of_bias))
 

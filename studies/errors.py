@@ -72,7 +72,8 @@ def lack_of_memory(error: BaseException) -> str | None:
     """What to tell people of an error that says that there is no memory left; None if it says something else."""
     text = str(error)
     is_meant = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # of torch
-    if not is_meant and "not enough memory" not in text and "can't allocate memory" not in text:
+    words = ("not enough memory", "can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    if not is_meant and not any(found in text for found in words):
         return None
     found = re.search(r"[Tt]ried to allocate ([\d.]+ ?\w+)|Unable to allocate ([\d.]+ \w+)", text)
     reason = f" ({found[1] or found[2]} were asked for)" if found else ""

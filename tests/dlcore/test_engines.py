@@ -1,6 +1,7 @@
 import os
 import signal
 import subprocess
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -8,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 
-from dlcore import engines
+from dlcore import engines, parallel
 from dlcore.config import DataConfig, ModelConfig, TrainConfig
 from dlcore.curve import Epoch
 from dlcore.data import load_splits, to_tensors
@@ -136,7 +137,16 @@ def refused_by_the_cpu() -> RuntimeError:
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), refused_by_the_cpu()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        refused_by_the_cpu(),
+        RuntimeError("MPS backend out of memory (MPS allocated: 5.56 GB, max allowed: 6.80 GB)"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
 def test_without_memory_a_population_is_halved_until_it_fits_and_the_size_is_remembered(
     data: TensorData, monkeypatch: pytest.MonkeyPatch, error: Exception, is_late: bool
 ) -> None:
@@ -164,6 +174,41 @@ def test_without_memory_a_population_is_halved_until_it_fits_and_the_size_is_rem
     told += engine.advance(5)
     assert limit.members is not None and limit.members <= 2
     check_told_once(told, engine, whole, [2 if i == 1 else 5 for i in range(7)])
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_what_ran_out_of_memory_is_freed_before_its_halves_begin_and_these_take_turns(
+    data: TensorData, monkeypatch: pytest.MonkeyPatch, is_late: bool
+) -> None:
+    members = [member(seed, 4 + seed, clip_norm=1.0) for seed in range(7)]
+    whole = Population(members, data, order_seed=ORDER)
+    list(whole.advance(5))
+    started, advanced = Population.__init__, Population.train_epoch
+    held: weakref.WeakKeyDictionary[Population, int] = weakref.WeakKeyDictionary()
+
+    def refuse_more_than_three() -> None:
+        if sum(held.values()) > 3:
+            raise MemoryError
+
+    def start(self: Population, own: list[Member], *rest: object, **named: object) -> None:
+        held[self] = len(own)
+        started(self, own, *rest, **named)  # type: ignore[arg-type]
+        if not is_late:
+            refuse_more_than_three()
+
+    def advance(self: Population, to_epoch: int) -> dict[int, Epoch] | None:
+        if self.epoch == 3 or not is_late:
+            refuse_more_than_three()
+        return advanced(self, to_epoch)
+
+    monkeypatch.setattr(parallel, "can_have_workers", lambda: False)  # as on a GPU
+    monkeypatch.setattr(Population, "__init__", start)
+    monkeypatch.setattr(Population, "train_epoch", advance)
+    limit = Limit()
+    engine = Together(members, data, order_seed=ORDER, limit=limit)
+    told = [*engine.advance(4), *engine.advance(5)]
+    assert limit.members == 2 and not held
+    check_told_once(told, engine, whole, [5] * 7)
 
 
 @needs_workers

@@ -75,3 +75,15 @@ def test_each_member_is_updated_as_if_it_were_alone(optimizer, schedules, large_
             torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
         for left, right in zip(pieces(flat, i, frozen=True), pieces(begun, i, frozen=True), strict=True):
             assert torch.equal(left, right)
+
+
+def test_gradients_whose_norm_overflows_are_left_alone_where_there_is_no_clipping():
+    layout = lay_out([ModelConfig(4, 2, (3,))] * 2, [(3,)] * 2)
+    flat = torch.zeros(layout.n_parameters)
+    gradients = torch.cat([torch.full_like(flat, 3e38), flat.new_zeros(1)])
+    both = [TrainConfig(1, clip_norm=norm) for norm in (1.0, None)]
+    Updates(layout, both, flat, gradients, [torch.zeros_like(flat)], Schedules(both, 1, flat)).step(0)
+    for block in layout.blocks:
+        # Nothing at all of the clipped: torch.nn.utils.clip_grad_norm_ divides by inf too.
+        wanted = -0.1 * 3e38 if block.member == 1 else 0.0
+        torch.testing.assert_close(flat[block.bias : block.bias + block.n_out], torch.full((block.n_out,), wanted))

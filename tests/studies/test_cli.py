@@ -265,6 +265,11 @@ def raising(error: BaseException) -> Callable[..., None]:
         (MemoryError(), 1, "error: there is too little memory; nothing that was recorded is lost"),
         (RuntimeError("can't allocate memory: you tried to allocate 64 bytes."), 1, "memory (64 bytes were asked for)"),
         (MemoryError("Unable to allocate 7.11 PiB for an array"), 1, "memory (7.11 PiB were asked for)"),
+        (
+            RuntimeError("MPS backend out of memory. Tried to allocate 6.25 MB on private pool"),
+            1,
+            "memory (6.25 MB were",
+        ),
     ],
 )
 def test_each_end_has_its_exit_code(
