@@ -18,6 +18,7 @@ from dlcore.config import ModelConfig
 from dlcore.curve import Epoch
 from dlcore.device import peak_memory_bytes, reset_peak_memory
 from dlcore.engines import Group, State
+from dlcore.evaluation import evaluate
 from dlcore.models import build_model
 from studies import halving, pruner
 from studies.errors import UserError
@@ -89,21 +90,25 @@ class Trainer(Networks):
         """Whether every objective can be measured on val, before anything is trained.
 
         Raises:
-            UserError: One cannot: R2 of a single row, say, or ROC-AUC of a single class.
+            UserError: One cannot: R2 of a single row, say, or ROC-AUC of a single class; with folds in any of them.
         """
-        linear = ModelConfig(self._n_features, self._n_outputs, ())
-        measured = self.measure(
-            build_model(linear, 0, device=self.device), {"preprocess": self._spec.scalings[0]}, "val"
-        )
+        data = self._data
+        linear = build_model(ModelConfig(self._n_features, self._n_outputs, ()), 0, device=self.device)
+        vals = [fold.val.to(self.device) for fold in self._folds] or [torch.arange(len(data.x_val), device=self.device)]
+        measured = [evaluate(linear, data.task, data.x_val[rows], data.y_val[rows]) for rows in vals]
+        where, which, instead = "val", "it", "a larger data.val_fraction"
+        if self._folds:
+            where, which, instead = "val of each fold", "one", "fewer folds"
         on_folds = (*self.measured_names, "n_parameters")
         for objective in self._objectives:
             if self._folds and objective.metric not in on_folds:
                 raise UserError(f"with folds an objective must be one of {', '.join(on_folds)}; got {objective.metric}")
-            if not math.isfinite(measured.get(objective.metric, 0.0)):
-                raise UserError(
-                    f"{objective.metric} must be measurable on val, and is not: it has "
-                    f"{len(self._data.x_val)} rows; choose another objective or a larger data.val_fraction"
-                )
+            for own, rows in zip(measured, vals, strict=True):
+                if not math.isfinite(own.get(objective.metric, 0.0)):
+                    raise UserError(
+                        f"{objective.metric} must be measurable on {where}, and is not: {which} has {len(rows)} rows; "
+                        f"choose another objective or {instead}"
+                    )
 
     def train(
         self,
@@ -263,7 +268,10 @@ class Trainer(Networks):
         return PRUNED, None if value is None else (value,), trial.stop_reason or CUT
 
     def _values(self, trial: _Trial) -> tuple[float, ...]:
-        """The objectives at the best epoch; those that the curve does not hold are measured with its weights."""
+        """The objectives at the best epoch; those that the curve does not hold are measured with its weights.
+
+        With folds there are no such weights: a network that was trained on all their rows knows val by heart.
+        """
         assert trial.state.best is not None
         values = [trial.state.objective_value(trial.state.best)]
         measured: dict[str, float] = {}
@@ -271,7 +279,9 @@ class Trainer(Networks):
             if objective.metric == "n_parameters":
                 values.append(float(self.count_parameters(trial.suggestion.hyperparameters)))
                 continue
-            if not measured:
+            if not measured and self.has_folds:
+                measured = self.measured_on_folds(trial.state.best)
+            elif not measured:
                 model = self._network(trial.suggestion, self._member(trial.suggestion), trial.state)
                 measured = self.measure(model, trial.suggestion.hyperparameters, "val")
             values.append(measured[objective.metric])

@@ -95,6 +95,24 @@ def test_an_objective_that_val_cannot_define_is_refused_before_any_training() ->
     make_trainer(make_spec()).check_objectives()
 
 
+def test_an_objective_that_one_fold_cannot_define_is_refused(tmp_path: Path) -> None:
+    rows = [f"{n * 37 % 60 / 7},{'rare' if n % 10 == 0 else 'common'}" for n in range(60)]
+    (tmp_path / "rows.csv").write_text("\n".join(["x,y", *rows]))
+    data = {"path": str(tmp_path / "rows.csv"), "target": "y", "split": {"folds": 8}}
+    spec = make_spec(data=data, objective="roc_auc")
+    trainer = Trainer(spec, resolved_objectives(spec, "binary"), load_splits(spec.data_config(), 0))
+    with pytest.raises(UserError, match="roc_auc must be measurable on val of each fold"):
+        trainer.check_objectives()
+
+
+def test_with_folds_a_second_objective_is_what_the_folds_say_too() -> None:
+    spec = make_spec(data={"source": "sklearn:wine", "split": {"folds": 3}}, objective=["accuracy", "loss"])
+    splits = load_splits(spec.data_config(), spec.seed)
+    trainer = Trainer(spec, resolved_objectives(spec, splits.task), splits)
+    (record,) = [e for e in trainer.train([suggestion(0)], 0, [], None) if isinstance(e, TrialRecord)]
+    assert record.best is not None and record.values == (record.best.val_metric, record.best.val_loss)
+
+
 def test_times_are_those_of_the_training() -> None:
     trainer = make_trainer(make_spec())
     began = time.monotonic()
