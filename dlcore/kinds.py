@@ -164,7 +164,10 @@ def _as_wanted(name: str, table: RawTable, found: _Texts, wanted: str, form: str
     if wanted == "boolean":
         truths = truths_of(texts) if not set(texts) <= {"0", "1"} else np.array([float(text) for text in texts])
         if truths is None:
-            raise _not_of_kind(name, table, _first_row(codes, 0), texts[0], "boolean")
+            wrong = next(
+                (i for i, text in enumerate(texts) if text not in ("0", "1") and truths_of((text,)) is None), 0
+            )
+            raise _not_of_kind(name, table, _first_row(codes, wrong), texts[wrong], "boolean")
         return Column(name, wanted, _spread(truths, codes)), ""
     if wanted == "date":
         times = times_of(texts, form=form, is_wanted=True)
@@ -286,14 +289,16 @@ def _is_truth(settled: Settled) -> bool:
 
 
 def keep_last_resort(settled: Sequence[Settled]) -> list[Settled]:
-    """The same, but columns that count rows are numbers where no feature would be left without them."""
+    """The same, but numeric identifiers are numbers where no feature would be left without them."""
     if any(one.column.kind not in LEFT_OUT for one in settled):
         return list(settled)
     return [
         replace(
             one,
             column=replace(one.column, kind="numeric"),
-            finding=replace(one.finding, kind="numeric", why="counts the rows; kept, since there is no other feature"),
+            finding=replace(
+                one.finding, kind="numeric", why=f"{one.finding.why}; kept, since there is no other feature"
+            ),
         )
         if one.column.kind == "identifier" and one.column.values.dtype == np.float64 and not one.is_by_hand
         else one

@@ -135,8 +135,9 @@ def _check_sample(
     found = Sampled(len(sample.x_train), guessing, first)
     if first.epochs is not None:
         return found
-    untrained = build_model(network, seeds[0], device=sample.x_train.device, backbone=backbone)
-    if (dead := dead_layer(untrained, sample.x_train)) is not None:
+    x = sample.x_train
+    untrained = build_model(network, seeds[0], device=x.device, dtype=x.dtype, backbone=backbone)
+    if (dead := dead_layer(untrained, x)) is not None:
         return replace(found, dead=dead)
     for rate in _other_rates(training):
         other = _attempt(network, replace(plain, learning_rate=rate), sample, seeds, guessing, backbone)

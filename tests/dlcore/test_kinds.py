@@ -93,14 +93,16 @@ def test_a_person_corrects_kinds(tmp_path: Path) -> None:
         ("city", "numeric", "column 'city' must hold numbers to be numeric; line 5 has 'Bern'"),
         ("city", "date", "column 'city' must hold dates, all written in one way"),
         ("city", "boolean", "must hold true or false, yes or no, or 1 and 0 to be boolean; line 5 has 'Bern'"),
+        ("truth", "boolean", "to be boolean; line 4 has 'maybe'"),
         ("height", "boolean", "to be boolean; line 3 has '0.125'"),
         ("heigth", "numeric", r"must have the kinds column 'heigth'; did you mean 'height'\?"),
         ("y", "numeric", "data.kinds is for features; 'y' is a target"),
     ],
 )
 def test_a_kind_that_cells_cannot_have_is_refused(tmp_path: Path, column: str, kind: str, message: str) -> None:
+    truth = {"truth": [("false", "true", "maybe", "1")[i % 4] for i in range(N)]}
     with pytest.raises(DataError, match=message):
-        table(tmp_path, COLUMNS, {column: kind})
+        table(tmp_path, COLUMNS | truth, {column: kind})
 
 
 def test_a_column_that_counts_rows_is_kept_where_there_is_no_other_feature(tmp_path: Path) -> None:
@@ -108,6 +110,8 @@ def test_a_column_that_counts_rows_is_kept_where_there_is_no_other_feature(tmp_p
     assert read.features.names == ("row",)
     assert read.findings[0].why == "counts the rows; kept, since there is no other feature"
     assert read.notes == ("left out as constants 'same': [data] kinds corrects it",)
+    named = table(tmp_path, {name: COLUMNS[name] for name in ("patient_id", "y")})
+    assert named.findings[0].why.startswith("is called like an identifier") and named.features.names == ("patient_id",)
 
 
 def test_of_few_rows_nobody_knows_what_names_them(tmp_path: Path) -> None:

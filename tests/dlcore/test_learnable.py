@@ -96,6 +96,13 @@ def test_a_learning_rate_of_zero_or_far_too_small_is_found(rate: float) -> None:
     assert found.other is not None and found.other.learning_rate > rate and found.other.epochs
 
 
+def test_rows_in_float64_are_checked_as_well() -> None:
+    narrow = data_of("wine")
+    data = TensorData(narrow.task, narrow.x_train.double(), narrow.y_train, narrow.x_val.double(), narrow.y_val)
+    found = check_sample(network_for(data), with_rate(0.0), data, SEEDS)
+    assert found.dead is None and found.other is not None and found.other.epochs
+
+
 @pytest.mark.parametrize("rate", [30.0, 1e6])
 def test_a_learning_rate_far_too_large_is_found(rate: float) -> None:
     data = data_of("wine")
