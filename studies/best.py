@@ -84,7 +84,8 @@ def choose(
     elif won is not None and number == won.number and not (won.final is not None and won.final.is_ensemble):
         final = won.final
     if number not in {t.number for t in trials}:
-        raise UserError(f'study "{facts.name}" has trials 0 to {len(trials) - 1}; there is no trial {number}')
+        known = f"trials 0 to {len(trials) - 1}" if trials else "no trials yet"
+        raise UserError(f'study "{facts.name}" has {known}; there is no trial {number}')
     trial = storage.records(facts.name, [number], has_curves=True)[0]
     if trial.best_epoch is None:
         found = trial.reason or "it has not been trained"

@@ -60,7 +60,7 @@ def export(study: str, number: int | None, folder: Path | None) -> None:
     display, home = open_display(), open_home()
     storage = Storage(home.database_url)
     run = Run(spec_from_dict(storage.known(study).spec, study), home, storage, display)
-    with drive(home, study):
+    with drive(home, study), storage.leading(study):  # another command must neither delete nor clear what is written
         made = run.export(number, folder.absolute() if folder else None)
     display.note(f"trial {made.winner.number}: {hyperparameters_line(made.winner.hyperparameters)}")
     display.note(_scores("val ", made.winner.val_metrics))

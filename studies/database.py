@@ -7,6 +7,7 @@ takes the only write lock at its start, on PostgreSQL for whoever locks the stud
 and Optuna's own does. No message shows a password.
 """
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,8 @@ from studies.errors import Damaged, DatabaseGone, StudiesError, UserError
 
 _SCHEMA_LOCK = 0x646C636F7265
 """Key of the advisory lock under which PostgreSQL's tables are made or changed: "dlcore"."""
+_BUSY_S = 20.0
+"""How long SQLite waits for a lock; a reader of the whole file may hold one for longer."""
 _GONE = ("OperationalError", "AdminShutdown", "CrashShutdown", "CannotConnectNow")
 _SECRETS = ("password", "passfile", "sslpassword", "sslkey")
 
@@ -48,7 +51,7 @@ def open_engine(url: str) -> Engine:
 
 
 def _open_sqlite(url: URL) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": 20.0})
+    engine = create_engine(url, connect_args={"timeout": _BUSY_S})
 
     @event.listens_for(engine, "connect")
     def _set_pragmas(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
@@ -106,8 +109,9 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """One transaction; on SQLite it takes the write lock at its start.
 
     Raises:
-        DatabaseGone: The database went away: whether the transaction was committed is unknown.
-        StudiesError: The database cannot be written (a full disk, a lock that is never freed): nothing was.
+        DatabaseGone: The database went away, and whether the transaction was committed is unknown; or another program
+            keeps SQLite locked, and nothing was.
+        StudiesError: The database cannot be written (a full disk): nothing was.
     """
     try:
         with engine.connect().execution_options(dlcore_writing=True) as connection, connection.begin():
@@ -141,7 +145,8 @@ def _error(engine: Engine, error: DBAPIError, what: str) -> StudiesError:
     is_gone = error.connection_invalidated or (
         engine.dialect.name == "postgresql" and type(error.orig).__name__ in _GONE
     )
-    return DatabaseGone(text) if is_gone else StudiesError(text)
+    is_locked = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+    return DatabaseGone(text) if is_gone or is_locked else StudiesError(text)
 
 
 def said(engine: Engine, error: DBAPIError) -> str:

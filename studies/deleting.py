@@ -106,8 +106,8 @@ def _held(home: Home, storage: Storage, study: str) -> Iterator[None]:
     Raises:
         StudyBusy: It is being run.
     """
-    with drive(home, study), storage.leading(study) as is_leading:
-        if not is_leading() or storage.others(study, holds_lock=True)[0]:
+    with drive(home, study), storage.alone(study) as is_alone:
+        if not is_alone or storage.others(study, holds_lock=True)[0]:
             raise StudyBusy(f'study "{study}" is being run; wait for its end, or end it, and try again')
         yield
 
@@ -120,8 +120,9 @@ def _delete(home: Home, storage: Storage, own: Belongings) -> Iterator[str]:
         exports.remove(folder)
         if folder.exists():
             yield f"{folder} holds other files, which are left"
+    known_names = storage.names()
     for leftover in exports.leftovers(home.exports):
-        if leftover.name in (f".{name}.new", f".{name}.old"):
+        if exports.study_of(leftover, known_names) == name:
             shutil.rmtree(leftover)  # none is put back, not the old one of an export that is gone now
     for folder in papers.remove(own.papers):
         yield f"{folder} holds other files, which are left"
@@ -142,7 +143,8 @@ def _delete_in_mlflow(home: Home, own: Belongings) -> str:
         UserError: The tracking server does not answer.
     """
     if home.tracking_uri is None and not (home.root / "mlflow.db").exists():
-        return "MLflow never had it"
+        elsewhere = _elsewhere(own.tracking_uri, None, is_own=True)
+        return "MLflow never had it" if own.tracking_uri is None else f"the home has no MLflow database{elsewhere}"
     try:
         store = RestStore(home.tracking_uri or server.find_or_start(home.root).address)
         try:
@@ -167,7 +169,7 @@ def _delete_in_mlflow(home: Home, own: Belongings) -> str:
     )
 
 
-def _elsewhere(mirrored: str | None, here: str, *, is_own: bool) -> str:
+def _elsewhere(mirrored: str | None, here: str | None, *, is_own: bool) -> str:
     """What to say of another server that the study was mirrored to; the home's own changes its port."""
     if mirrored in (None, here) or (is_own and str(mirrored).startswith("http://127.0.0.1:")):
         return ""

@@ -126,7 +126,7 @@ def _unreadable(ward: _Ward, error: StudiesError) -> Finding:
 
 
 def _is_run(home: Home, storage: Storage, ward: _Ward) -> bool:
-    if is_driven(home, ward.name):
+    if is_driven(home, ward.name) or storage.is_driven(ward.name):
         return True
     with reading(storage.engine) as connection:
         living, _ = storage.ownership(connection, ward.id)

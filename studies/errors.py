@@ -53,7 +53,7 @@ class StudyFailed(StudiesError):
 
 
 class DatabaseGone(StudiesError):
-    """The study database went away: whether the last transaction was committed is unknown."""
+    """The study database went away, or stays locked: whether the last transaction was committed is unknown."""
 
 
 class LeaseLost(StudiesError):

@@ -6,14 +6,18 @@ another tracking server. The folder is private to its user: it holds data and ne
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from studies.addresses import tracking_address
 from studies.errors import StudyBusy, UserError
+
+_LOOKS, _LOOK_S = 5, 0.02
+"""How often a lock is tried that somebody may hold who only looks, and the pause in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ def open_home(*, is_made_private: bool = True, at: Path | None = None) -> Home:
             root.chmod(0o700)
         probe = root / f".writable-{os.getpid()}"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another thread of this process looks too
     except OSError as error:
         raise UserError(
             f"the home {root} must be a folder that you can write to; {error.strerror}. "
@@ -127,15 +131,35 @@ def drive(home: Home, study: str) -> Iterator[None]:
     folder = _lock_folder(home)
     folder.mkdir(mode=0o700, exist_ok=True)
     with (folder / f"{study}.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locks(lock.fileno()):
             lock.seek(0)
             owner = lock.read().strip() or "unknown"
-            raise StudyBusy(
-                f'study "{study}" is being run by process {owner}; wait for it, or end it, and try again'
-            ) from None
+            raise StudyBusy(f'study "{study}" is being run by process {owner}; wait for it, or end it, and try again')
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
+        yield
+
+
+def _locks(file: int) -> bool:
+    """Lock a file, unless another process holds its lock for longer than `is_driven` takes to look."""
+    for _ in range(_LOOKS):
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(_LOOK_S)
+    return False
+
+
+@contextmanager
+def writing_export(home: Home, export: Path) -> Iterator[None]:
+    """Be the only process that writes an export in the home: of several drivers in PostgreSQL all end at once."""
+    if export.parent != home.exports:
+        yield
+        return
+    folder = home.root / "locks"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with (folder / f"{export.name}.export").open("a") as lock:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield

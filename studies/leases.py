@@ -22,17 +22,17 @@ from typing import Any
 from uuid import uuid4
 
 import psutil
-from sqlalchemy import Connection, Engine, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, delete, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 
-from studies.database import now
-from studies.errors import StudiesError
+from studies.database import is_sqlite, now
+from studies.errors import StudiesError, StudyBusy
 from studies.tables import LEASES
 
 LEASE_S = 60.0
 """How long a claim is believed without a sign of life; renewed three times as often."""
-_ASK_LOCK, _LEAD_LOCK = 0x646C6361, 0x646C636C
-"""First keys of PostgreSQL's advisory locks of a study: who asks, who mirrors."""
+_ASK_LOCK, _LEAD_LOCK, _DRIVE_LOCK = 0x646C6361, 0x646C636C, 0x646C6364
+"""First keys of PostgreSQL's advisory locks of a study: who asks, who mirrors, who drives it or wants it alone."""
 _ASK_PATIENCE_S = 20.0
 
 _claimers: "weakref.WeakValueDictionary[str, object]" = weakref.WeakValueDictionary()
@@ -114,9 +114,22 @@ def _is_alive(lease: Any, here: Owner, clock: float) -> bool:
     if (lease.pid, lease.process_started) == (here.pid, here.process_started):
         return lease.claimer in _claimers
     started, state = _process(lease.pid)
+    if not started and _is_hidden(lease.pid):
+        return is_believed
     if started != lease.process_started or state in ("Z", "X"):
         return False
     return is_believed if state in ("T", "t") else True
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether a process is there of which the system tells us nothing: another user's, where /proc has `hidepid`."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
 
 
 def _process(pid: int) -> tuple[str, str]:
@@ -205,29 +218,57 @@ def asking(engine: Engine, study: int) -> Iterator[None]:
 
 @contextmanager
 def leading(engine: Engine, study: int) -> Iterator[Callable[[], bool]]:
-    """Of the drivers of a study in PostgreSQL one mirrors; yields what tells whether it is this one.
+    """Be a driver of a study in PostgreSQL, of which one mirrors; yields what tells whether it is this one.
 
     On SQLite there is one driver at most.
+
+    Raises:
+        StudyBusy: Somebody wants the study alone.
     """
     if engine.dialect.name == "sqlite":
         yield lambda: True
         return
-    with _advisory(engine, _LEAD_LOCK, study) as attempt:
-        yield attempt
+    with _advisory(engine, _DRIVE_LOCK, study, is_shared=True) as drive, _advisory(engine, _LEAD_LOCK, study) as lead:
+        if not drive():
+            raise StudyBusy("the study is being repaired or deleted; wait for the end of that, and try again")
+        yield lead
 
 
 @contextmanager
-def _advisory(engine: Engine, kind: int, study: int) -> Iterator[Callable[[], bool]]:
+def alone(engine: Engine, study: int) -> Iterator[bool]:
+    """Keep drivers of a study in PostgreSQL away; yields whether there are none. On SQLite `home.drive` does that."""
+    if engine.dialect.name == "sqlite":
+        yield True
+        return
+    with _advisory(engine, _DRIVE_LOCK, study) as attempt:
+        yield attempt()
+
+
+def is_driven(connection: Connection, study: int) -> bool:
+    """Whether a study in PostgreSQL has a driver, be it in its finals, or somebody wants it alone."""
+    if is_sqlite(connection):
+        return False
+    query = text(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = :kind AND objid = :study "
+        "AND objsubid = 2 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    return bool(connection.execute(query, {"kind": _DRIVE_LOCK, "study": study}).scalar_one())
+
+
+@contextmanager
+def _advisory(engine: Engine, kind: int, study: int, *, is_shared: bool = False) -> Iterator[Callable[[], bool]]:
     """A lock of PostgreSQL that ends with the connection, whatever happens to us; yields what tries to get it."""
     connection: Connection | None = None
     is_ours = False
+    suffix = "_shared" if is_shared else ""
+    lock, unlock = getattr(func, f"pg_try_advisory_lock{suffix}"), getattr(func, f"pg_advisory_unlock{suffix}")
 
     def attempt() -> bool:
         nonlocal connection, is_ours
         try:
             if connection is None:
                 connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-            is_ours = is_ours or bool(connection.execute(select(func.pg_try_advisory_lock(kind, study))).scalar())
+            is_ours = is_ours or bool(connection.execute(select(lock(kind, study))).scalar())
         except DBAPIError:
             if connection is not None:  # a broken one refuses all further use
                 connection.close()
@@ -241,7 +282,7 @@ def _advisory(engine: Engine, kind: int, study: int) -> Iterator[Callable[[], bo
         if connection is not None:
             with suppress(DBAPIError), connection:
                 if is_ours:
-                    connection.execute(select(func.pg_advisory_unlock(kind, study)))
+                    connection.execute(select(unlock(kind, study)))
 
 
 def _flock(file: int) -> bool:

@@ -44,7 +44,7 @@ class Ledger(Protocol):
         """Note where the study was mirrored last."""
 
     def leading(self, name: str) -> AbstractContextManager[Callable[[], bool]]:
-        """A context that gives a function: whether this driver is the one that mirrors the study."""
+        """A context of a driver, which gives a function: whether this driver is the one that mirrors the study."""
 
     # ---- of trials
 

@@ -79,7 +79,8 @@ def bring_in_line(home: Home, storage: Storage, facts: StudyFacts, display: Disp
     mirror.start()
     try:
         mirror.put([t.number for t in storage.records(facts.name) if t.state in FINISHED_STATES])
-        if (won := storage.winner(facts.name)) is not None and Path(won[0].export_dir).is_dir():
+        won = storage.winner(facts.name, must_be_sealed=True)
+        if won is not None and Path(won[0].export_dir).is_dir():
             mirror.register(won[0])
         mirror.report()
         while not mirror.finish("FINISHED", PATIENCE_S):

@@ -124,7 +124,7 @@ def address_now(home: Home, noted: str) -> str | None:
 def state_of(home: Home, storage: Storage, summary: StudySummary) -> str:
     """One word: "running", "finished", "stopped" (the same command goes on), or "new", of which no trial is known."""
     name, states = summary.facts.name, summary.states
-    if is_driven(home, name) or storage.others(name)[0]:
+    if is_driven(home, name) or storage.is_driven(name) or storage.others(name)[0]:
         return "running"
     if not states:
         return "new"

@@ -61,6 +61,18 @@ def changed(recorded: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     ]
 
 
+def moved(recorded: Mapping[str, str], now: Mapping[str, str]) -> str | None:
+    """What to tell people who go on with a study under other conditions than it began; None where they are the same."""
+    if not (found := changed(recorded, now)):
+        return None
+    is_other = mathematics_changed(recorded, now)
+    return f"warning: the study began under other conditions ({', '.join(found)}); " + (
+        "its trials from here on are trained otherwise than the earlier ones: a new study compares better"
+        if is_other
+        else "its trials from here on equal those of a study that was never stopped up to rounding"
+    )
+
+
 def _processor() -> str:
     """Model name of the CPU: kernels are chosen, and sums ordered, by it."""
     try:

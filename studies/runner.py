@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,12 +22,12 @@ from studies.cohort import Trainer
 from studies.crew import Crew
 from studies.display import Display
 from studies.errors import StudiesError, UserError
-from studies.home import Home, drive
+from studies.home import Home, drive, writing_export
 from studies.ledger import Ledger
 from studies.preview import column_table
-from studies.provenance import changed, git_commit, mathematics_changed
+from studies.provenance import git_commit, moved
 from studies.recipe import prove
-from studies.records import FINISHED_STATES, EpochDone, EpochRecord, Objective, StudyFacts, TrialRecord
+from studies.records import FINISHED_STATES, EpochDone, EpochRecord, Objective, StudyFacts, TrialRecord, Winner
 from studies.search import Search
 from studies.space import check_smallest, most_trials
 from studies.spec import StudySpec, cohort_size, resolved_objectives
@@ -125,6 +126,8 @@ class Run:
         """When the seconds that the spec grants are over, as `time.monotonic()`; None where it grants none."""
         self._tally: Tally | None = None
         """Of the search that this run made."""
+        self._mirror: Mirror | None = None
+        """Of this run; None where another driver of the study mirrors it, or nobody."""
         self.is_new = stored is None
         """Whether the home had no study of this name."""
 
@@ -174,11 +177,10 @@ class Run:
             else:
                 self._store_spec()
             with self.storage.leading(self.facts.name) as is_leading:
-                mirror = self._open_mirror() if self.ways.is_mirrored and is_leading() else None
                 try:
-                    if mirror is not None:
-                        mirror.start()
-                    outcome = self._execute(mirror, started, deadline)
+                    if self.ways.is_mirrored and is_leading():
+                        self._begin_mirror()
+                    return self._execute(is_leading, started, deadline)
                 except BaseException as error:
                     self.storage.abandon(self.facts.name)  # a notebook lives on, and its next call asks for the same
                     if not isinstance(error, (KeyboardInterrupt, BrokenPipeError)):
@@ -186,16 +188,17 @@ class Run:
                     # Who read our lines may go away: `studies run | head -1`.
                     with contextlib.suppress(BrokenPipeError):
                         self.display.end()
-                    if mirror is not None:
-                        mirror.finish("KILLED", min(2.0, mirroring.PATIENCE_S))
+                    if self._mirror is not None:
+                        self._mirror.finish("KILLED", min(2.0, mirroring.PATIENCE_S))
                     raise
                 finally:
-                    if mirror is not None:
-                        mirror.close()
-        return outcome
+                    if self._mirror is not None:
+                        self._mirror.close()
+                        self._mirror = None
 
-    def _open_mirror(self) -> Mirror:
-        return mirroring.open_mirror(self.home, self.storage, self.facts, self.display)
+    def _begin_mirror(self) -> None:
+        self._mirror = mirroring.open_mirror(self.home, self.storage, self.facts, self.display)
+        self._mirror.start()
 
     def deadline(self, timeout_s: float | None) -> float | None:
         """When a run that begins now must train no more, as `time.monotonic()`; None is no limit.
@@ -230,26 +233,18 @@ class Run:
         self.facts = replace(self.facts, spec=self.spec.to_dict())
         self.storage.store_spec(self.facts.name, self.facts.spec)
 
-    def _execute(self, mirror: Mirror | None, started: float, deadline: float | None) -> Outcome:
+    def _execute(self, is_leading: Callable[[], bool], started: float, deadline: float | None) -> Outcome:
         search = Search(self.storage, self.spec, self.facts, self.trainer.count_parameters, is_driver=True)
-        if moved := changed(self.facts.environment, self.trainer.environment):
-            is_other = mathematics_changed(self.facts.environment, self.trainer.environment)
-            self.display.note(
-                f"warning: the study began under other conditions ({', '.join(moved)}); "
-                + (
-                    "its trials from here on are trained otherwise than the earlier ones: a new study compares better"
-                    if is_other
-                    else "its trials from here on equal those of a study that was never stopped up to rounding"
-                )
-            )
+        if (said := moved(self.facts.environment, self.trainer.environment)) is not None:
+            self.display.note(said)
         if search.released:
             numbers = ", ".join(map(str, search.released))
             self.display.note(f"trials {numbers} were cut off when the study was last stopped; they are trained again")
         before = sum(t.state in FINISHED_STATES for t in search.trials)
         n_trials = most_trials(self.spec, self.trainer.count_parameters)
-        prospect = self._prospect(mirror, deadline)
+        prospect = self._prospect(deadline)
         tally = Tally(self.facts, n_trials, self.spec.training.epochs, search.trials, prospect)
-        watcher = MirroringWatcher(self.display, mirror, tally)
+        watcher = MirroringWatcher(self.display, self._mirror, tally)
         watcher.mirror([t.number for t in search.trials if t.state in FINISHED_STATES])
         self.display.begin(tally)
         try:
@@ -267,22 +262,30 @@ class Run:
             # What the search took beside training counts, too: else the same command would go on for that long.
             self.storage.record(self.facts.name, [], max(0.0, (self.spec.budget.seconds or 0.0) - self.spent_s))
         ended = search.ended if is_done else _TIME_IS_UP
-        n_new = sum(t.state in FINISHED_STATES for t in search.trials) - before
-        if mirror is not None:
-            mirror.expect_winner()
+        trials = tuple(search.trials)
+        n_new = sum(t.state in FINISHED_STATES for t in trials) - before
+        if self._mirror is not None:
+            self._mirror.expect_winner()
         export = self.export(None, None, is_cut=not is_done)
-        page = None
-        if mirror is not None:
-            page = mirroring.hand_over(mirror, export.winner, self.home, self.storage, self.facts.name, self.display)
-        elif self.ways.is_mirrored:
-            self.display.note(
-                f"another driver of this study mirrors it; `studies track {self.facts.name}` does so if it ends early"
-            )
-        return Outcome(self.facts, tuple(search.trials), n_new, time.monotonic() - started, export, ended, page)
+        page = self._hand_over(search, is_leading, export.winner) if self.ways.is_mirrored else None
+        return Outcome(self.facts, trials, n_new, time.monotonic() - started, export, ended, page)
 
-    def _prospect(self, mirror: Mirror | None, deadline: float | None) -> Prospect:
+    def _hand_over(self, search: Search, is_leading: Callable[[], bool], winner: Winner) -> str | None:
+        """Let MLflow have the winner, and wait for it; returns the page of the study, if there is one."""
+        if self._mirror is None:
+            if not is_leading():
+                track = f"studies track {self.facts.name}"
+                self.display.note(f"another driver of this study mirrors it; `{track}` does so if it ends early")
+                return None
+            self._begin_mirror()  # the driver that mirrored it has ended
+        assert self._mirror is not None
+        search.refresh()  # other drivers trained while this one held its finals
+        self._mirror.put([t.number for t in search.trials if t.state in FINISHED_STATES])
+        return mirroring.hand_over(self._mirror, winner, self.home, self.storage, self.facts.name, self.display)
+
+    def _prospect(self, deadline: float | None) -> Prospect:
         """What the time left is told from, beside the trials."""
-        final, splits = self.spec.final, self.splits
+        final, splits, mirror = self.spec.final, self.splits, self._mirror
         closing = Closing(
             n_candidates=final.candidates,
             n_seeds=final.seeds,
@@ -356,9 +359,10 @@ class Run:
         )
         trial = chosen.trial
         folder = folder or self._place(None if chosen.final is not None else trial.number)
-        export = best.export(trial, chosen.finished, self.facts, self.trainer, best.Target(folder, chosen.final))
-        if export.is_winner:
-            self.storage.store_winner(self.facts.name, export.winner, len(chosen.finished))
+        with writing_export(self.home, folder):
+            export = best.export(trial, chosen.finished, self.facts, self.trainer, best.Target(folder, chosen.final))
+            if export.is_winner:
+                self.storage.store_winner(self.facts.name, export.winner, len(chosen.finished))
         if export.warning:
             self.display.note(f"warning: {export.warning}")
         return export

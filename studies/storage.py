@@ -177,10 +177,12 @@ class Storage(Catalogue):
         """Release, in a process that goes on after an error; where that fails, the claims are nobody's all the same."""
         try:
             self.release(name)
-        except (StudiesError, SQLAlchemyError, OSError, MemoryError):
+        except BaseException as error:  # a second Ctrl-C too: whoever asks next in this process would wait for ever
             leases.disown(self._owner)
             self._owner = leases.new_owner(self)
             self._tokens.clear()
+            if not isinstance(error, (StudiesError, SQLAlchemyError, OSError, MemoryError)):
+                raise
 
     def others(self, name: str, *, holds_lock: bool = False) -> tuple[int, int]:
         """How many cohorts of a study others train, and how many RUNNING trials are nobody's; see `release`."""
@@ -214,10 +216,25 @@ class Storage(Catalogue):
         return leases.asking(self._engine, study)
 
     def leading(self, name: str) -> AbstractContextManager[Callable[[], bool]]:
-        """A context that gives a function: whether this driver is the one that mirrors the study."""
+        """A context of a driver, which gives a function: whether this driver is the one that mirrors the study.
+
+        Raises:
+            StudyBusy: On entering: somebody wants the study `alone`.
+        """
         with reading(self._engine) as connection:
             study = trials.study_id(connection, name)
         return leases.leading(self._engine, study)
+
+    def alone(self, name: str) -> AbstractContextManager[bool]:
+        """A context that keeps drivers in PostgreSQL away, and gives whether there are none; needs `home.drive` too."""
+        with reading(self._engine) as connection:
+            study = trials.study_id(connection, name)
+        return leases.alone(self._engine, study)
+
+    def is_driven(self, name: str) -> bool:
+        """Whether a study has a driver in PostgreSQL; of SQLite `home.is_driven` tells."""
+        with reading(self._engine) as connection:
+            return leases.is_driven(connection, trials.study_id(connection, name))
 
     def record(self, name: str, told: Sequence[TrialRecord], spent_s: float) -> None:
         """Store the results of a cohort's trials, whole or not at all.

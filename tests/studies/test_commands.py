@@ -6,14 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
+from typer.testing import CliRunner
 
-from studies import commands, overview
+from studies import best, cli, commands, overview
 from studies.best import Export
-from studies.errors import StudyBusy
+from studies.database import writing
+from studies.errors import StudyBusy, UserError
 from studies.home import Home
-from studies.records import StudyFacts
+from studies.records import PRUNED, StudyFacts
+from studies.runner import Run
+from studies.spec import spec_from_dict
 from studies.storage import Storage
-from tests.studies.conftest import NOBODY
+from tests.studies.conftest import NOBODY, SMALL_SPEC, Lines
 
 
 def test_a_study_that_a_driver_mirrors_is_not_mirrored_by_a_second_one(
@@ -79,3 +84,40 @@ def test_an_export_without_a_test_says_why(
     monkeypatch.setattr(commands.Run, "export", lambda self, number, folder: made)
     commands.export("wine", None, None)
     assert capsys.readouterr().out.splitlines()[-2].startswith(said)
+
+
+@pytest.mark.slow
+def test_a_cohort_that_a_pruner_cut_comes_out_again_by_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUDIES_HOME", str(tmp_path))
+    monkeypatch.delenv("STUDIES_DB", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)
+    home = Home(tmp_path, f"sqlite:///{tmp_path / 'studies.db'}", NOBODY)
+    changes = {
+        "budget": {"trials": 12},
+        "search": {"cohort": 6, "pruner": "median"},
+        "training": {"epochs": 8, "batch_size": 32},
+        "final": {"seeds": 0, "baselines": False},
+    }
+    storage = Storage(home.database_url)
+    outcome = Run(spec_from_dict(SMALL_SPEC | changes), home, storage, Lines()).execute(None)
+    cut = [t.number for t in outcome.trials if t.state == PRUNED]
+    assert cut and min(cut) >= 6  # the first cohort is what the pruner learns from
+    words = ["replay", "wine", str(cut[0]), "--cohort"]
+    answer = CliRunner().invoke(cli.app, words)
+    assert answer.exit_code == 0 and "cohort 1: all 6 trials came out again, bit for bit" in answer.output
+    with writing(storage.engine) as connection:
+        forged = "UPDATE dlcore_curves SET val_loss = val_loss + 1e-12 WHERE trial_id = 7 AND epoch = 5"
+        connection.execute(text(forged))
+    storage.close()
+    answer = CliRunner().invoke(cli.app, words)
+    assert answer.exit_code == 1 and "cohort 1: 1 of 6 trials differ (trial 6 the first)" in answer.output
+
+
+def test_a_study_without_trials_has_none_to_export(storage: Storage, make_facts: Callable[..., StudyFacts]) -> None:
+    facts = make_facts()
+    storage.create_study(facts)
+    with pytest.raises(UserError, match='study "wine" has no trials yet; there is no trial 3'):
+        best.choose(storage, facts, 3, hold=lambda _trials: pytest.fail("there are no finals"))
+    storage.close()

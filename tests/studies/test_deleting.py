@@ -111,6 +111,7 @@ def test_what_a_killed_writer_left_goes_with_the_study_and_none_is_put_back(
     environment(monkeypatch, home)
     for kind in ("new", "old"):
         shutil.copytree(home.exports / "wine", home.exports / f".wine.{kind}")
+        shutil.copytree(home.exports / "wine", home.exports / f".wine-trial-3.{kind}")
     assert deleting.delete("wine", is_certain=True)
     assert list(home.exports.iterdir()) == []
 
@@ -150,6 +151,18 @@ def test_a_tracking_server_that_does_not_answer_keeps_the_study(home: Home, monk
     with pytest.raises(UserError, match=r"must answer.*still in the database"):
         deleting.delete("wine", is_certain=True)
     assert names(home) == ["wine"] and (home.exports / "wine" / "model.onnx").is_file()
+
+
+def test_a_server_that_the_study_was_mirrored_to_and_that_was_not_asked_is_named(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = Storage(home.database_url)
+    storage.store_mirror("wine", "http://somebody:secret@mlflow.example:5000", "7")
+    storage.close()
+    environment(monkeypatch, home)
+    assert deleting.delete("wine", is_certain=True)
+    said = capsys.readouterr().out
+    assert "mirrored to http://mlflow.example:5000 too, which was not asked" in said and "never had it" not in said
 
 
 def test_report_pictures_and_the_table_go_too(

@@ -2,12 +2,14 @@ import fcntl
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from studies.errors import StudyBusy, UserError
-from studies.home import Home, drive, open_home
+from studies.home import Home, drive, is_driven, open_home, writing_export
 
 
 def test_the_home_is_made_private_and_holds_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,3 +83,44 @@ def test_a_second_driver_is_refused_until_the_first_ends(tmp_path: Path, monkeyp
         child.communicate()
     with drive(home, "wine"), lock.open() as other, pytest.raises(BlockingIOError):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_who_only_looks_whether_a_study_is_driven_keeps_nobody_from_driving_it(tmp_path: Path) -> None:
+    home = Home(tmp_path, f"sqlite:///{tmp_path / 'studies.db'}", None)
+    with drive(home, "wine"):
+        assert is_driven(home, "wine")
+    with (tmp_path / "locks" / "wine.lock").open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("studies.home.time", SimpleNamespace(sleep=lambda _seconds: looking.close()))
+            with drive(home, "wine"):
+                assert is_driven(home, "wine")
+
+
+def test_one_process_at_a_time_writes_an_export(tmp_path: Path) -> None:
+    home, entered = Home(tmp_path, "", None), threading.Event()
+
+    def write() -> None:
+        with writing_export(home, home.exports / "wine"):
+            entered.set()
+
+    other = threading.Thread(target=write)
+    with writing_export(home, home.exports / "wine"):
+        other.start()
+        assert not entered.wait(0.2)
+        with writing_export(home, home.exports / "wine-trial-3"), writing_export(home, tmp_path / "mine" / "wine"):
+            pass
+    other.join(60)
+    assert entered.is_set()
+
+
+def test_a_home_is_opened_while_another_thread_opens_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both try whether it can be written with a file of one name, since they are one process."""
+    touch = Path.touch
+
+    def touched_and_gone(self: Path) -> None:
+        touch(self)
+        self.unlink()
+
+    monkeypatch.setattr(Path, "touch", touched_and_gone)
+    assert open_home(at=tmp_path / "home").root == tmp_path / "home"

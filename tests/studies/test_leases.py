@@ -1,11 +1,14 @@
 import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +17,7 @@ from sqlalchemy import text
 
 from studies import database, leases
 from studies.database import writing
-from studies.errors import DatabaseGone, LeaseLost, Overtaken, StudiesError
+from studies.errors import DatabaseGone, LeaseLost, Overtaken, StudiesError, StudyBusy
 from studies.leases import LEASE_S, Keeper
 from studies.records import StudyFacts, TrialRecord
 from studies.storage import Storage
@@ -172,21 +175,24 @@ def test_who_holds_the_drivers_lock_on_sqlite_believes_no_lease_of_another_boot(
     lost.close(), here.close()
 
 
-@pytest.mark.parametrize("is_database_away", [False, True])
+@pytest.mark.parametrize("error", [None, MemoryError, KeyboardInterrupt])
 def test_what_is_abandoned_is_nobodys_though_its_object_lives_on(
-    storage: Storage, trials: list[TrialRecord], monkeypatch: pytest.MonkeyPatch, is_database_away: bool
+    storage: Storage, trials: list[TrialRecord], monkeypatch: pytest.MonkeyPatch, error: type[BaseException] | None
 ) -> None:
     failed, other = Storage(storage.url), Storage(storage.url)
     claim(failed, trials[:2])
 
     def fail(*_: object) -> None:
-        raise MemoryError
+        assert error is not None
+        raise error
 
     with monkeypatch.context() as patch:
-        if is_database_away:
+        if error is not None:
             patch.setattr(failed, "_surely", fail)
-        failed.abandon("wine")
-    assert other.release("wine") == ([0, 1] if is_database_away else [])
+        is_passed_on = error is KeyboardInterrupt  # a second Ctrl-C ends the call too
+        with pytest.raises(KeyboardInterrupt) if is_passed_on else contextlib.nullcontext():
+            failed.abandon("wine")
+    assert other.release("wine") == ([0, 1] if error is not None else [])
     failed.take("wine", [0, 1])  # it claims as before
     assert other.others("wine") == (1, 0)
     failed.record("wine", trials[:2], 1.0)
@@ -360,3 +366,67 @@ def test_of_several_drivers_in_postgresql_one_mirrors(postgres_url: str, make_fa
         assert is_second()
     first.close()
     second.close()
+
+
+def test_who_wants_a_study_in_postgresql_alone_keeps_drivers_away_and_is_kept_away_by_them(
+    postgres_url: str, make_facts: Callable[..., StudyFacts]
+) -> None:
+    first, second = Storage(postgres_url), Storage(postgres_url)
+    first.create_study(make_facts("wine"))
+    first.create_study(make_facts("other"))
+    assert not second.is_driven("wine")
+    with first.leading("wine"), second.leading("wine"):  # drivers, whichever of them mirrors
+        assert second.is_driven("wine") and not second.is_driven("other")
+        with second.alone("wine") as is_alone:
+            assert not is_alone
+        with second.alone("other") as is_alone:
+            assert is_alone
+    with second.alone("wine") as is_alone:
+        assert is_alone and first.is_driven("wine")
+        with pytest.raises(StudyBusy, match="repaired or deleted"), first.leading("wine"):
+            pass
+    with first.leading("wine") as is_first:
+        assert is_first()
+    assert not second.is_driven("wine")
+    first.close()
+    second.close()
+
+
+def test_a_process_that_the_system_hides_is_believed_for_its_lease(
+    storage: Storage, trials: list[TrialRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user's, where /proc has `hidepid`: it is there, and nothing tells when it began."""
+
+    def refuse(_pid: int, _signal: int) -> None:
+        raise PermissionError
+
+    with claimer(storage.url, 0, 2), monkeypatch.context() as patch:
+        patch.setattr("studies.leases._process", lambda _pid: ("", ""))
+        patch.setattr("studies.leases.os.kill", refuse)
+        assert storage.release("wine") == []
+        change_leases(storage, "expires_at = 1")
+        assert storage.release("wine") == [0, 1]
+
+
+def test_a_database_that_a_reader_keeps_locked_is_written_when_it_is_free(
+    tmp_path: Path,
+    make_facts: Callable[..., StudyFacts],
+    trials: list[TrialRecord],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("studies.database._BUSY_S", 0.05)
+    storage = Storage(f"sqlite:///{tmp_path / 'locked.db'}")
+    storage.create_study(make_facts("wine"))
+    reader = sqlite3.connect(tmp_path / "locked.db", isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM studies").fetchall()
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        reader.close()
+
+    monkeypatch.setattr("studies.storage.time", SimpleNamespace(sleep=wait))
+    assert claim(storage, trials) == 0 and len(waited) == 1
+    assert storage.states("wine") == {"RUNNING": 4}
+    storage.close()

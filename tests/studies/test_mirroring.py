@@ -1,16 +1,21 @@
 """A real tracking server beside real studies."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from studies import mirroring, server
+from studies.database import writing
 from studies.home import Home
+from studies.records import StudyFacts, TrialRecord, Winner
 from studies.storage import Storage
+from studies.tables import WINNERS
 from tests.conftest import Studies
-from tests.studies.conftest import Lines
+from tests.studies.conftest import NOBODY, Lines
 from tests.studies.mirror_tools import PATIENCE_S, PORT
 
 pytestmark = pytest.mark.slow
@@ -61,3 +66,53 @@ def test_a_winner_that_mlflow_does_not_take_is_what_it_lacks(tmp_path: Path, sto
         "warning: MLflow lacks the winner or its report (the winner could not be registered: no); "
         "`studies track wine` brings it in line"
     ]
+
+
+class Silent:
+    """A mirror that says how it stands, and remembers which winner it was given."""
+
+    address, experiment_id, said, error, pending = "http://127.0.0.1:9", "7", "", None, 0
+
+    def __init__(self, *, is_done: bool) -> None:
+        self.is_done, self.registered = is_done, list[int]()
+
+    def register(self, winner: Winner) -> None:
+        self.registered.append(winner.number)
+
+    def finish(self, _status: str, _timeout_s: float) -> bool:
+        return self.is_done
+
+    def put(self, _numbers: list[int]) -> None:
+        """Trials."""
+
+    def start(self) -> None:
+        """Nothing to do."""
+
+    report = close = start
+
+
+def stored_winner(storage: Storage, facts: StudyFacts, trial: TrialRecord, folder: Path) -> Winner:
+    storage.create_study(facts)
+    storage.claim("wine", [replace(trial.suggestion, searched=())], [1], {})
+    storage.record("wine", [replace(trial, searched=())], 1.0)
+    won = Winner(0, (0.5,), trial.hyperparameters, 1, {}, {"accuracy": 0.5}, str(folder), "f" * 64)
+    storage.store_winner("wine", won, 1)
+    return won
+
+
+def test_a_falsified_winner_is_not_registered(
+    storage: Storage,
+    make_facts: Callable[..., StudyFacts],
+    make_trial: Callable[..., TrialRecord],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    home, facts, mirror = Home(tmp_path, storage.url, NOBODY), make_facts(), Silent(is_done=True)
+    stored_winner(storage, facts, make_trial(0), tmp_path)
+    monkeypatch.setattr(mirroring, "open_mirror", lambda *_args, **_more: mirror)
+    mirroring.bring_in_line(home, storage, facts, Lines())
+    assert mirror.registered == [0]
+    with writing(storage.engine) as connection:
+        connection.execute(update(WINNERS).values(test_metrics_json='{"accuracy": 0.9}'))
+    mirroring.bring_in_line(home, storage, facts, Lines())
+    assert mirror.registered == [0]

@@ -12,7 +12,7 @@ from studies.errors import UserError
 from studies.home import Home, drive
 from studies.importance import importances
 from studies.ranking import ranking
-from studies.records import TrialRecord
+from studies.records import StudyFacts, TrialRecord
 from studies.spec import spec_from_dict
 from studies.storage import Storage
 from tests.terminals import COLOUR, CONTROL, piped, terminal
@@ -206,6 +206,18 @@ def test_the_state_of_a_study_follows_from_its_trials_and_its_driver(
     with drive(finished_home, "wine"):
         assert state() == "running"
     storage.close()
+
+
+def test_a_study_whose_driver_in_postgresql_holds_its_finals_is_running(
+    tmp_path: Path, postgres_url: str, make_facts: Callable[..., StudyFacts]
+) -> None:
+    home, storage, driver = Home(tmp_path, postgres_url, None), Storage(postgres_url), Storage(postgres_url)
+    storage.create_study(make_facts())
+    summary = overview.summarize(storage, "wine")
+    assert overview.state_of(home, storage, summary) == "new"
+    with driver.leading("wine"):  # nothing is claimed
+        assert overview.state_of(home, storage, summary) == "running"
+    storage.close(), driver.close()
 
 
 def test_an_unknown_study_is_said_by_name() -> None:

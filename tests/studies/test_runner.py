@@ -4,6 +4,7 @@ import shutil
 import signal
 import sqlite3
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,8 @@ from studies.errors import SpecChanged, StudyBusy, UserError
 from studies.home import Home, drive
 from studies.records import EpochDone, TrialRecord
 from studies.runner import Run
-from studies.space import widths
+from studies.sampler import ask_cohort
+from studies.space import distributions, widths
 from studies.spec import spec_from_dict
 from studies.storage import Storage
 from studies.watcher import MirroringWatcher
@@ -159,6 +161,55 @@ def test_mlflow_gets_finished_trials_that_nobody_told_of(
     monkeypatch.setattr(MirroringWatcher, "told", lambda self, trials: None)
     start(home_at(tmp_path / "home"), display).execute(None)
     assert any("MLflow lacks 6 trials" in line for line in display.said)
+
+
+class Waiting(Lines):
+    """Does something when the finals begin."""
+
+    def __init__(self, do: Callable[[], None]) -> None:
+        super().__init__()
+        self.do = do
+
+    def note(self, line: str) -> None:
+        super().note(line)
+        if line.startswith("finals: "):
+            self.do()
+
+
+def test_mlflow_gets_what_another_driver_finished_while_this_one_held_its_finals(
+    tmp_path: Path, make_trial: Callable[..., TrialRecord]
+) -> None:
+    home = home_at(tmp_path / "home")
+
+    def train() -> None:
+        other, spec = Storage(home.database_url), spec_from_dict(SMALL_SPEC)
+        asked = ask_cohort(spec, other.known("wine").objectives, other.records("wine"), 6, 3, lambda _: 1)
+        other.claim("wine", asked, [1] * 3, distributions(spec))
+        told = [make_trial(s.number, hyperparameters=s.hyperparameters, searched=s.searched) for s in asked]
+        other.record("wine", told, 1.0)
+        other.close()
+
+    display = Waiting(train)
+    outcome = start(home, display).execute(None)
+    assert any("MLflow lacks 9 trials" in line for line in display.said), display.said
+    assert len(outcome.trials) == outcome.n_new == 6  # what the winner was chosen from
+
+
+@pytest.mark.parametrize("ends_early", [True, False])
+def test_a_driver_in_postgresql_mirrors_the_study_where_the_one_that_did_has_ended(
+    tmp_path: Path, postgres_url: str, ends_early: bool
+) -> None:
+    home, first = Home(tmp_path, postgres_url, NOBODY), Storage(postgres_url)
+    with contextlib.ExitStack() as leading:
+        display = Waiting(leading.close if ends_early else lambda: None)
+        second = start(home, display)
+        first.create_study(second.facts)
+        assert leading.enter_context(first.leading("wine"))()
+        second.execute(None)
+    said = "\n".join(display.said)
+    assert ("MLflow lacks 6 trials" in said) == ends_early
+    assert ("another driver of this study mirrors it" in said) != ends_early
+    first.close()
 
 
 def test_a_driver_that_another_was_faster_than_stores_its_budget(

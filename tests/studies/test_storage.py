@@ -25,7 +25,7 @@ from studies.records import (
 )
 from studies.rows import CURVE_COLUMNS, curve_points
 from studies.storage import Storage
-from studies.tables import CURVES
+from studies.tables import CURVES, WINNERS
 
 DISTRIBUTIONS: dict[str, BaseDistribution] = {
     "learning_rate": FloatDistribution(1e-4, 10.0, log=True),
@@ -197,6 +197,41 @@ def test_a_winner_is_replaced_by_its_later_self_and_followed_by_the_next(
         winner = Winner(number, (0.5,), trial.hyperparameters, 99, {"accuracy": 1.0}, {"accuracy": 0.9}, "e", "a" * 64)
         storage.store_winner("wine", winner, n_finished)
         assert storage.winner("wine") == (winner, n_finished)
+
+
+def test_two_drivers_that_store_a_winner_at_once_leave_one_row_of_each_and_a_newest(
+    storage: Storage, study: StudyFacts, make_trial: Callable[..., TrialRecord]
+) -> None:
+    trials = [make_trial(0), make_trial(1)]
+    claim(storage, trials)
+    storage.record("wine", trials, 1.0)
+    drivers, together = [Storage(storage.url), Storage(storage.url)], threading.Barrier(2)
+    failures: list[BaseException] = []
+
+    def store(driver: Storage, numbers: tuple[int, ...]) -> None:
+        try:
+            for number in numbers:
+                won = Winner(number, (0.5,), trials[number].hyperparameters, 99, {}, {}, "somewhere", "f" * 64)
+                together.wait(60)
+                driver.store_winner("wine", won, 2)
+        except BaseException as error:
+            failures.append(error)
+            together.abort()
+
+    rounds = [(0, 0, 1, 0, 1, 1), (0, 1, 0, 0, 1, 0)]  # both the same trial, or each another
+    threads = [threading.Thread(target=store, args=own) for own in zip(drivers, rounds, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    with writing(storage.engine) as connection:
+        rows = connection.execute(select(WINNERS.c.trial_id, WINNERS.c.created_at, WINNERS.c.sha256)).all()
+    assert len(rows) == len({row.trial_id for row in rows}) == len({row.created_at for row in rows}) == 2
+    assert all(row.sha256 for row in rows)
+    assert storage.winner("wine", must_be_sealed=True) is not None
+    for driver in drivers:
+        driver.close()
 
 
 def test_several_objectives_are_stored_in_their_order(
