@@ -198,19 +198,23 @@ def gaps(connection: Connection, found: Sequence[Trial]) -> dict[int, str]:
             epochs[trial_id].append(epoch)
     wrong = {}
     for trial_id, own in epochs.items():
-        if missing := sorted(set(range(1, max(own) + 1)) - set(own)):
-            wrong[trial_id] = f"epoch {missing[0]} is not there" + (
-                f", nor are {len(missing) - 1} more" * (len(missing) > 1)
-            )
+        # A falsified epoch may be any number: nobody counts up to it.
+        known, n_missing = set(own), max(own) - sum(epoch > 0 for epoch in own)
+        if n_missing > 0:
+            first = next(epoch for epoch in range(1, len(own) + 2) if epoch not in known)
+            wrong[trial_id] = f"epoch {first} is not there" + (f", nor are {n_missing - 1} more" * (n_missing > 1))
     return wrong
 
 
 def holes(found: Sequence[Trial], cohorts: Sequence[Cohort], known: StudyFacts) -> list[int]:
     """Numbers that no trial has: between others, or claimed by a cohort that is as it should be."""
     numbers = {t.number for t in found}
-    end = max(numbers, default=-1) + 1
+    asked = claims(cohorts)
+    # A falsified number may be any: nobody counts up to it.
+    most = len(numbers) + sum(min(max(c.n, 0), known.cohort_size) for c in asked)
+    end = max((n for n in numbers if n < most), default=-1) + 1
     if not misplaced(found, cohorts, known):
-        end = max(end, sum(c.n for c in claims(cohorts)))
+        end = max(end, sum(c.n for c in asked))
     return sorted(set(range(end)) - numbers)
 
 

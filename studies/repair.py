@@ -103,8 +103,8 @@ def _take(patient: _Patient, step: _Step) -> str | None:
     """Take a step under the study's lock; returns why it could not be taken."""
     home, storage, name = patient.home, patient.storage, patient.name
     try:
-        with drive(home, name), storage.leading(name) as is_leading:
-            if not is_leading() or storage.others(name, holds_lock=True)[0]:
+        with drive(home, name), storage.alone(name) as is_alone:
+            if not is_alone or storage.others(name, holds_lock=True)[0]:
                 raise StudyBusy(f'study "{name}" is being run; wait for its end, and repair it then')
             step.mend(patient)
     except (StudiesError, TrackingError, DlcoreError, OSError) as error:
@@ -171,6 +171,10 @@ def _mend_facts(patient: _Patient) -> None:
                 for export in exports.find(patient.home.exports):
                     if mending.facts(connection, study, _facts_by(export)):
                         return
+    raise UserError(
+        f'no export tells what the row of study "{patient.name}" in dlcore_studies was (of a [transfer] none tells '
+        "where its source lies); restore the database from a copy"
+    )
 
 
 def _facts_by(export: exports.Found) -> dict[str, object]:
@@ -233,6 +237,9 @@ def _export(patient: _Patient) -> None:
             run.export(_trial_of(found), found.folder)
     won = patient.storage.winner(patient.name)
     place = None if won is None else Path(won[0].export_dir)
+    own = home.exports / patient.name
+    if place not in (None, own) and own.is_dir() and exports.damaged(exports.look(own), None):
+        run.export(None, None)  # an earlier one: the winner's is elsewhere
     run.export(None, place if place is not None and place.is_dir() else None)
 
 

@@ -111,7 +111,7 @@ class Restorer:
         size = self._facts.cohort_size
         found: dict[int, Suggestion] = {}
         for begin in sorted({n - n % size for n in numbers}):
-            earlier = [by_number[n] for n in range(begin) if n in by_number]
+            earlier = [trial for n, trial in sorted(by_number.items()) if 0 <= n < begin]
             if len(earlier) < begin:
                 continue
             asked = ask_cohort(self._spec, self._facts.objectives, earlier, begin, size, self._trainer.count_parameters)
@@ -165,10 +165,13 @@ class Restorer:
 
 
 def _cohort_of(number: int, row: Trial | None, cohorts: Sequence[Cohort]) -> int | None:
-    """The cohort that a trial was trained with: the one it names, else the one that was asked with its number."""
-    if row is not None and row.cohort is not None and row.cohort in {c.id for c in cohorts}:
-        return row.cohort
+    """The cohort that a trial was trained with: the one it names, else the one that was asked with its number.
+
+    None for a number that nobody asked: that is what is wrong, and nothing is made of it.
+    """
     asked = [c.id for c in inspection.claims(cohorts) if c.first <= number < c.first + c.n]
+    if asked and row is not None and row.cohort is not None and row.cohort in {c.id for c in cohorts}:
+        return row.cohort
     return asked[0] if asked else None
 
 

@@ -282,6 +282,7 @@ EXACT: dict[str, Fault] = {
     "attribute": executing("UPDATE trial_user_attributes SET value_json = '7' WHERE trial_id = T4"),
     "state": executing("UPDATE trials SET state = 'FAIL' WHERE number = 4"),
     "finished trial that runs": executing("UPDATE trials SET state = 'RUNNING' WHERE number = 4"),
+    "number of a trial": executing("UPDATE trials SET number = 2000000000 WHERE number = 4"),
     "reason": executing("UPDATE dlcore_results SET reason = 'because' WHERE trial_id = T4"),
     "parameter count": executing("UPDATE dlcore_results SET n_parameters = n_parameters + 1 WHERE trial_id = T4"),
     "number of the best epoch": executing("UPDATE dlcore_results SET best_epoch = 7 WHERE trial_id = T4"),
@@ -304,6 +305,7 @@ ANEW: dict[str, tuple[str, Fault]] = {
 
 ROWS: dict[str, tuple[str, Fault]] = {
     "trial doubled": ("doubled trial", doubling),
+    "number of another trial": ("doubled trial", executing("UPDATE trials SET number = 3 WHERE number = 4")),
     "zombie of a dead owner": ("zombie", claimed("UPDATE dlcore_leases SET host = 'here'")),
     "zombie without a lease": ("zombie", claimed("DELETE FROM dlcore_leases")),
     "zombie of another machine": (
@@ -687,6 +689,36 @@ def test_what_a_study_that_is_run_is_writing_is_no_leftover(
         repair(ward.home, ward.storage, None, found, ward.display)  # it was begun after the examination
         assert draft.is_dir() and trials.is_dir()
     assert ward.repair().findings == () and not draft.exists() and not trials.exists()
+
+
+def test_a_study_whose_driver_in_postgresql_holds_its_finals_is_run(postgresql_ward: Ward) -> None:
+    ward = postgresql_ward
+    draft = ward.home.exports / f".{ward.name}.new"
+    draft.mkdir()
+    found, driver = ward.examine(), Storage(ward.home.database_url)
+    assert kinds(found) == {"leftover"}
+    with driver.leading(ward.name):  # nothing is claimed, and another driver may be the one that mirrors
+        seen = ward.examine()
+        assert seen.findings == () and "is being run now" in seen.notes[0]
+        ward.sql("UPDATE trial_values SET value = 0.5 WHERE trial_id = T4")
+        left = repair(ward.home, ward.storage, ward.name, found, ward.display)  # it was begun after the examination
+        assert kinds(left) == {FALSE} and "is being run" in left.notes[-1] and draft.is_dir()
+    assert ward.repair().findings == () and not draft.exists()
+    driver.close()
+
+
+def test_a_damaged_export_in_the_home_is_written_again_though_the_winners_is_elsewhere(
+    sqlite_ward: Ward, tmp_path: Path
+) -> None:
+    ward, elsewhere = sqlite_ward, tmp_path / "model"
+    run = Run(spec_from_dict(SMALL_SPEC | {"study": ward.name}), ward.home, ward.storage, ward.display)
+    run.export(None, elsewhere)
+    assert ward.examine().findings == ()
+    damaging("model.onnx")(ward)
+    assert kinds(ward.examine()) == {"damaged export"}
+    assert ward.repair().findings == ()
+    won = ward.storage.winner(ward.name)
+    assert won is not None and won[0].export_dir == str(elsewhere)
 
 
 def test_a_tracking_server_that_does_not_answer_is_one_line_and_the_rest_is_looked_at(sqlite_ward: Ward) -> None:

@@ -1,8 +1,10 @@
 """studies.transfer: a study that starts from an export, from its spec to its own export."""
 
+import contextlib
 import json
 import shutil
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,12 @@ from dlcore.errors import DataError
 from dlcore.export import export_model, load_network
 from dlcore.models import build_model
 from studies.api import run_study
+from studies.doctor import examine
 from studies.errors import SpecChanged, SpecError, UserError
 from studies.estimators import StudyClassifier
+from studies.findings import Diagnosis
 from studies.home import Home
+from studies.repair import repair
 from studies.replay import replay_cohort, replay_trial
 from studies.runner import Run
 from studies.spec import StudySpec, load_spec, parse_spec, spec_from_dict
@@ -291,6 +296,27 @@ def test_a_resumed_study_keeps_its_source(finished: Run, place: Path, tmp_path: 
     with pytest.raises(SpecChanged, match=rf'study "high" starts from the network of {moved}, and another one lies'):
         run_of(root, elsewhere)
     assert run_of(root, spec_of(place)).execute(None).n_new == 0
+
+
+@pytest.mark.slow
+def test_a_falsified_spec_comes_back_with_the_place_of_its_source_or_it_is_said_why_not(
+    finished: Run, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.home.root, tmp_path / "home")
+    home = Home(tmp_path / "home", f"sqlite:///{tmp_path / 'home' / 'studies.db'}", NOBODY)
+    storage, known = Storage(home.database_url), finished.storage.known("high")
+
+    def mended(falsified: str) -> Diagnosis:
+        with contextlib.closing(sqlite3.connect(tmp_path / "home" / "studies.db")) as database, database:
+            database.execute(f"UPDATE dlcore_studies SET spec_json = {falsified}")
+        return repair(home, storage, "high", examine(home, storage, "high"), Lines())
+
+    assert mended("replace(spec_json, '\"epochs\": 4', '\"epochs\": 5')").findings == ()
+    assert storage.known("high") == known
+    left = mended('replace(spec_json, \'"from": "/\', \'"from": "/not\')')
+    assert [f.kind for f in left.findings] == ["falsified study"]
+    assert "of a [transfer] none tells where its source lies" in left.notes[-1]
+    storage.close()
 
 
 @pytest.mark.slow
