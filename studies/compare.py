@@ -46,6 +46,13 @@ def compare(asked: Comparison) -> Path:
         raise UserError("samplers are compared by one objective and a budget of trials: give the spec such")
     names = race.samplers_of(asked.samplers)
     entrants = [(name, race.entrant(spec, name, trials, i)) for i in range(asked.seeds) for name in names]
+    for _, own in entrants:
+        n = sum(storage.states(own.study).values()) if storage.facts(own.study) is not None else 0
+        if n > trials:
+            raise UserError(
+                f'samplers are compared on one budget, and study "{own.study}" has {n} trials already: '
+                f"give --trials {n} or more"
+            )
     if blind := [name for name, own in entrants[: len(names)] if race.is_asked_at_once(own)]:
         display.note(
             f"{', '.join(blind)} will be asked for all {trials} trials at once and has nothing to learn from, so that "

@@ -49,8 +49,9 @@ class Crew:
             self._workers.append(worker)
             assert worker.stdin is not None
             seconds = None if deadline is None else max(0.0, deadline - time.monotonic())
-            worker.stdin.write(json.dumps({**order, "seconds": seconds}) + "\n")
-            worker.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):  # it ended at once: its last word says why
+                worker.stdin.write(json.dumps({**order, "seconds": seconds}) + "\n")
+                worker.stdin.flush()
             threading.Thread(target=self._listen, args=(worker, errors), daemon=True).start()
 
     def messages(self) -> Iterator[Message]:

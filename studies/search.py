@@ -110,7 +110,10 @@ class Search:
     @property
     def is_complete(self) -> bool:
         """Whether every trial that there is to be is finished, as far as this process knows."""
-        return not self._is_left() and all(t.state in FINISHED_STATES for t in self.trials)
+        if any(t.state not in FINISHED_STATES for t in self.trials):
+            return False
+        # A grid may have fewer points than the budget.
+        return not self._is_left() or (self._spec.search.sampler == "grid" and not self._asked())
 
     @property
     def ended(self) -> str:
@@ -137,17 +140,21 @@ class Search:
             self.refresh()  # whoever asked before us claimed
             if not self._is_left():
                 return None
-            size, first = self._facts.cohort_size, len(self.trials)
-            begin = first - first % size
-            suggestions = ask_cohort(
-                self._spec, self._facts.objectives, self.trials[:begin], begin, size, self._count_parameters
-            )
-            claimed = [s for s in suggestions if first <= s.number < self._end()]
+            claimed = self._asked()
             if not claimed:
                 return None
             n_parameters = [self._count_parameters(s.hyperparameters) for s in claimed]
             cohort = self._storage.claim(self._facts.name, claimed, n_parameters, self._distributions)
         return Cohort(cohort, tuple(claimed))
+
+    def _asked(self) -> list[Suggestion]:
+        """What is to be claimed next of the cohort that comes next; nothing where a grid has no point left."""
+        size, first = self._facts.cohort_size, len(self.trials)
+        begin = first - first % size
+        suggestions = ask_cohort(
+            self._spec, self._facts.objectives, self.trials[:begin], begin, size, self._count_parameters
+        )
+        return [s for s in suggestions if first <= s.number < self._end()]
 
     def _end(self) -> int:
         """Number behind the last trial of the cohort that is asked next."""

@@ -1,12 +1,15 @@
 """studies.compare: three studies and a picture, and nothing twice."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from optuna.distributions import FloatDistribution
 
 from studies import compare
 from studies.compare import Comparison
 from studies.errors import UserError
+from studies.records import StudyFacts, TrialRecord
 from studies.storage import Storage
 from tests.studies.conftest import NOBODY
 
@@ -46,3 +49,23 @@ def test_samplers_are_compared_as_studies_of_their_own_that_go_on(
     with pytest.raises(UserError, match="at least two"):
         compare.compare(Comparison(str(spec), "tpe"))
     storage.close()
+
+
+def test_samplers_are_not_compared_on_unequal_budgets(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_facts: Callable[..., StudyFacts],
+    make_trial: Callable[..., TrialRecord],
+) -> None:
+    monkeypatch.setenv("STUDIES_HOME", str(tmp_path))
+    monkeypatch.delenv("STUDIES_DB", raising=False)
+    spec = tmp_path / "cellar.toml"
+    spec.write_text(SPEC)
+    storage = Storage(f"sqlite:///{tmp_path / 'studies.db'}")
+    storage.create_study(make_facts("cellar-tpe"))
+    known = {"learning_rate": FloatDistribution(1e-4, 10.0, log=True)}
+    asked = [make_trial(n, searched=("learning_rate",)).suggestion for n in range(7)]
+    storage.claim("cellar-tpe", asked, [1] * 7, known)
+    storage.close()
+    with pytest.raises(UserError, match='study "cellar-tpe" has 7 trials already: give --trials 7 or more'):
+        compare.compare(Comparison(str(spec), "random,tpe"))

@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from studies.crew import Crew
 from studies.errors import StudiesError
 from studies.home import Home
 from studies.records import FINISHED_STATES, EpochDone
@@ -222,3 +224,18 @@ def test_cores_are_shared_among_workers() -> None:
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert answer.stdout.splitlines()[-1] == "THREADS 1"
+
+
+def test_a_worker_that_ends_before_it_hears_its_order_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = subprocess.Popen
+
+    def ended(_words: list[str], **more: Any) -> "subprocess.Popen[str]":
+        process: subprocess.Popen[str] = real([sys.executable, "-c", "raise SystemExit('no memory')"], **more)
+        process.wait()
+        return process
+
+    with monkeypatch.context() as patch:
+        patch.setattr("studies.crew.subprocess.Popen", ended)
+        crew = Crew(Home(tmp_path, "", None), "wine", 1, None)
+    assert list(crew.messages()) == [{"kind": "ended", "code": 1, "why": "no memory"}]
+    crew.close()

@@ -123,6 +123,20 @@ def test_a_grid_visits_each_point_once_and_then_ends(tmp_path: Path, make_facts:
     assert len(points) == len(set(points)) == 3 * (1 + 2 + 1)
 
 
+def test_a_grid_that_is_done_is_complete_whatever_the_budget(tmp_path: Path, make_facts: Facts) -> None:
+    """Who only leads workers never asks: a worker that died must not end a study whose grid the others finished."""
+    trained = open_search(tmp_path, make_spec("grid", 1000), make_facts)
+    leading = open_search(tmp_path, make_spec("grid", 1000), make_facts)
+    assert not leading.is_complete
+    finish(trained, n_cohorts=1)
+    leading.refresh()
+    assert not leading.is_complete
+    trained.give_up()
+    finish(trained)
+    leading.refresh()
+    assert leading.is_complete and leading.ended == "all 12 points of the grid are done"
+
+
 def test_trials_without_a_result_wait_and_come_before_anything_new(tmp_path: Path, make_facts: Facts) -> None:
     search = open_search(tmp_path, make_spec("tpe"), make_facts)
     first = search.next_cohort()
