@@ -34,10 +34,10 @@ def frame_columns(frame: pd.DataFrame, name: str, place: str, select: Select) ->
     header = checked_header(place, [str(label).strip() for label in frame.columns], len(frame))
     wanted = select(header)
     columns = [
-        as_text_column(raw) if wanted[label] else raw
+        as_wanted(raw, is_text=wanted[label])
         for i, label in enumerate(header)
         if label in wanted
-        for raw in [_frame_column(frame.iloc[:, i], label, place)]
+        for raw in [_frame_column(frame.iloc[:, i], label, place, is_text=wanted[label])]
     ]
     return RawTable(name, place, tuple(columns))
 
@@ -54,8 +54,11 @@ def checked_header(place: str, header: list[str], n_rows: int) -> tuple[str, ...
     return tuple(header)
 
 
-def _frame_column(series: "pd.Series[Any]", name: str, place: str) -> RawColumn:
+def _frame_column(series: "pd.Series[Any]", name: str, place: str, *, is_text: bool) -> RawColumn:
     dtype = series.dtype
+    if is_text and pd.api.types.is_integer_dtype(dtype):  # as a float, an id of 19 digits would be another one
+        places, distinct = pd.factorize(series)
+        return raw_texts(name, places.astype(np.int32), [str(whole) for whole in distinct.tolist()])
     if isinstance(dtype, pd.CategoricalDtype):
         codes = np.asarray(series.cat.codes, dtype=np.int32)
         return raw_texts(name, codes, [str(category) for category in series.cat.categories])
@@ -93,6 +96,11 @@ def _seconds(series: "pd.Series[Any]") -> NDArray[np.float64]:
         series = series.dt.tz_convert("UTC").dt.tz_localize(None)
     times = series.to_numpy("datetime64[us]")
     return np.where(np.isnat(times), np.nan, times.astype(np.int64) / 1e6)
+
+
+def as_wanted(raw: RawColumn, *, is_text: bool) -> RawColumn:
+    """A typed column as text where that is wanted; dates stay numbers, which a column of any kind can be made of."""
+    return as_text_column(raw) if is_text and raw.native != "date" else raw
 
 
 def as_text_column(raw: RawColumn) -> RawColumn:

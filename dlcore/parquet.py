@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dlcore.errors import DataError
-from dlcore.frames import NO_CODES, as_text_column, checked_header, no_cells
+from dlcore.frames import NO_CODES, as_wanted, checked_header, no_cells
 from dlcore.inputfile import MAX_BYTES
 from dlcore.rawcolumns import MAX_TEXTS, RawColumn, RawTable, Select, raw_texts, too_many_texts
 
@@ -41,8 +41,10 @@ def parquet_columns(handle: BinaryIO, name: str, place: str, select: Select) -> 
         columns = []
         for i, label in enumerate(header):
             if label in wanted:
-                raw = _parquet_column(file.read(columns=[schema.names[i]]).column(0), label, place)
-                columns.append(as_text_column(raw) if wanted[label] else raw)
+                read = file.read(columns=[schema.names[i]]).column(0)
+                if wanted[label] and pa.types.is_integer(read.type):
+                    read = read.cast(pa.string())  # as a float, an id of 19 digits would be another one
+                columns.append(as_wanted(_parquet_column(read, label, place), is_text=wanted[label]))
     except (pa.ArrowException, OSError, ValueError, NotImplementedError) as error:
         if isinstance(error, DataError):
             raise

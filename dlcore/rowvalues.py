@@ -164,6 +164,8 @@ def _texts(column: Any) -> NDArray[Any]:
 def _simple(column: Any, name: str, kind: str) -> Any:
     """Texts without nulls, or float64 with NaN: as `dlcore.parquet` reads them, and dates always as seconds."""
     column = _decoded(column)
+    if kind in ("categorical", "date") and pa.types.is_integer(column.type):
+        return pc.fill_null(column.cast(pa.string()), "")
     if pa.types.is_string(column.type):
         return column
     native = "numeric"

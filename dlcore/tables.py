@@ -119,7 +119,8 @@ def frame_features(frame: pd.DataFrame, kinds: Mapping[str, str], forms: Mapping
     Raises:
         DataError: The frame lacks a column, or one has cells of another kind.
     """
-    raw = frame_columns(frame, "frame", "the frame", _of_training("the frame", kinds, forms))
+    # Numbers of a frame are not written in any way: as texts, 1.234 would be read as 1,234 where points were that.
+    raw = frame_columns(frame, "frame", "the frame", _of_training("the frame", kinds, None))
     return _settled(raw, kinds, forms)
 
 
@@ -228,7 +229,7 @@ def _selection(config: DataConfig, place: str, own: tuple[str, ...] = ()) -> Sel
             raise DataError(
                 f"data.kinds is for features; {listed(sorted(both))} is a target: data.task says what it is"
             )
-        if not set(header) - {*targets, *drop, *split}:
+        if not set(header) - {*targets, *drop, *(name for name in split if name not in config.kinds)}:
             raise DataError(f"{place} must have a feature beside its target; no column is left for one")
         as_text = {name for name, kind in config.kinds.items() if kind in ("categorical", "date")}
         as_text |= {name for name in (config.split.column, config.split.group) if name is not None}
@@ -269,11 +270,10 @@ def _features(kept: Sequence[Column], raw: RawTable) -> Features:
             f"{raw.place} must have a feature beside its target; its columns are identifiers or never change: "
             "[data] kinds says what they are"
         )
-    names = [column.name for column in kept]
-    if "" in names:
+    if any(not column.name for column in kept):
         raise DataError(
-            f"{raw.place}: every column must have a name; column {1 + names.index('')} has none "
-            '(a row index?): name it, or leave it out with drop = [""]'
+            f"{raw.place}: every column must have a name; one has none (a row index?): name it, or leave it out with "
+            'drop = [""]'
         )
     return Features(tuple(kept))
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator
 from sklearn.datasets import load_diabetes, load_iris
@@ -33,6 +34,14 @@ def test_a_network_learns_and_its_export_answers_as_it_does(tmp_path: Path) -> N
     assert (answers["label"] == model.predict(X)).all()
     again = pickle.loads(pickle.dumps(model))
     assert (again.predict_proba(X) == model.predict_proba(X)).all()
+
+
+def test_a_frame_may_have_dates() -> None:
+    days = pd.date_range("2024-01-01", periods=120, freq="D")
+    frame = pd.DataFrame({"day": days, "size": np.arange(120) % 11})
+    y = np.where(days.month > 2, "late", "early")
+    model = NetworkClassifier((8,), epochs=20).fit(frame, y)
+    assert model.score(frame, y) > 0.9 and model.predict(frame.iloc[[0]]).tolist() == ["early"]
 
 
 def test_equal_random_states_give_equal_networks() -> None:

@@ -10,7 +10,7 @@ import pytest
 from dlcore import frames
 from dlcore.config import DataConfig
 from dlcore.errors import DataError
-from dlcore.tables import Table, read_frame, read_table
+from dlcore.tables import Table, frame_features, read_frame, read_table
 
 N = 12
 MOMENT = datetime(2024, 2, 29, 12, tzinfo=UTC)
@@ -85,6 +85,39 @@ def test_kinds_correct_typed_columns(tmp_path: Path) -> None:
         assert "sold" not in columns and columns["maybe"].kind == "numeric"
     with pytest.raises(DataError, match=r"column 'whole' must hold true or false, .* to be boolean; row 3 has '4'"):
         from_frame(FRAME, kinds={"whole": "boolean"})
+
+
+def test_kinds_may_say_of_dates_that_they_are_dates(tmp_path: Path) -> None:
+    plain = from_frame(FRAME).features.columns
+    kinds = {"sold": "date", "zoned": "date"}
+    for read in (from_frame(FRAME, kinds=kinds), from_parquet(tmp_path, FRAME, kinds=kinds)):
+        for one, two in zip(plain, read.features.columns, strict=True):
+            assert (one.name, one.kind) == (two.name, two.kind)
+            np.testing.assert_array_equal(one.values, two.values)
+    kinds = {"sold": "categorical"}
+    for read in (from_frame(FRAME, kinds=kinds), from_parquet(tmp_path, FRAME, kinds=kinds)):
+        sold = next(column for column in read.features.columns if column.name == "sold")
+        assert sold.texts()[:2].tolist() == ["1709164800", ""]
+
+
+def test_a_frame_to_predict_from_has_its_numbers_and_dates_whatever_the_training_was_written_like() -> None:
+    frame = pd.DataFrame({"price": [1.234, 1.5], "sold": pd.to_datetime(["2024-02-29", None]), "text": ["1.234", "2"]})
+    kinds = {"price": "numeric", "sold": "date", "text": "numeric"}
+    forms = {"price": "1.234,5", "sold": "day/month/year", "text": "1.234,5"}
+    price, sold, text = frame_features(frame, kinds, forms).columns
+    assert price.values.tolist() == [1.234, 1.5] and text.values.tolist() == [1234, 2]
+    assert sold.values[0] == datetime(2024, 2, 29, tzinfo=UTC).timestamp() and np.isnan(sold.values[1])
+
+
+def test_whole_numbers_that_are_categories_keep_all_their_digits(tmp_path: Path) -> None:
+    ids = [2**60 + i for i in (0, 1, 2, 0)] * 3
+    wanted = [str(own) for own in ids]
+    for column in (pd.Series(ids), pd.Series([*ids[:-1], None], dtype="Int64")):
+        frame = FRAME.assign(id=column)
+        kinds = {"id": "categorical"}
+        for read in (from_frame(frame, kinds=kinds), from_parquet(tmp_path, frame, kinds=kinds)):
+            found = next(own for own in read.features.columns if own.name == "id").texts().tolist()
+            assert found[:-1] == wanted[:-1] and found[-1] == ("" if column.isna().any() else wanted[-1])
 
 
 def test_mixed_objects_are_read_as_their_texts() -> None:

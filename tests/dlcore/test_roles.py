@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,16 @@ def test_time_is_dates_or_numbers_and_a_feature_only_where_kinds_names_it(tmp_pa
         read = table(tmp_path, cells, kinds, time="s")
         assert read.divider is not None and (np.diff(read.divider.values) > 0).all()
         assert ("s" in read.features.names) == bool(kinds)
+
+
+def test_a_column_to_split_by_may_be_the_only_feature(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("s,y\n" + "".join(f"{i},{i * i % 7}\n" for i in range(20)))
+    config = DataConfig(
+        path=str(tmp_path / "t.csv"), target=("y",), split=SplitConfig(time="s"), kinds={"s": "numeric"}
+    )
+    assert read_table(config).features.names == ("s",)
+    with pytest.raises(DataError, match="no column is left for one"):
+        read_table(replace(config, kinds={}))
 
 
 @pytest.mark.parametrize(

@@ -63,3 +63,8 @@ def test_a_cell_that_cannot_be_used_is_named():
 def test_numbers_with_decimal_commas_are_read_as_the_training_read_them():
     value = meaning("numeric", "1.234,5")
     assert [value(text) for text in (",5", "1,5e3", "1.234,5", "1.5", "1,2,3")] == [0.5, 1500.0, 1234.5, None, None]
+
+
+def test_whole_numbers_of_parquet_that_are_categories_keep_all_their_digits():
+    inputs, _ = RowReader({"id": "categorical"}, {"id": ""}).read({"id": pa.array([2**60 + 1, None, 7])})
+    assert inputs["id"].tolist() == [str(2**60 + 1), "", "7"]

@@ -107,7 +107,7 @@ def test_targets_and_dropped_columns_are_no_features(tmp_path: Path) -> None:
 def test_a_row_index_without_a_name_can_be_dropped(tmp_path: Path) -> None:
     text = ",a,y\n0,1,2\n1,3,4\n"
     assert table(tmp_path, text, drop=("",)).features.names == ("a",)
-    with pytest.raises(DataError, match=re.escape("column 1 has none (a row index?): name it, or leave it out")):
+    with pytest.raises(DataError, match=re.escape("one has none (a row index?): name it, or leave it out")):
         table(tmp_path, text)
 
 
