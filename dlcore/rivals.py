@@ -116,12 +116,15 @@ def _linear_rows(x: Floats, terms: _Terms) -> int:
     return max(1_000, terms.bounds.products // int(x.shape[1] * terms.task.n_outputs))
 
 
-def _drawn(n: int, n_most: int, seed: int) -> tuple[NDArray[np.int64], str]:
-    """Row numbers, in order, and what to say where they are not all."""
-    if n <= n_most:
+def _drawn(y: Floats, n_most: int, terms: _Terms) -> tuple[NDArray[np.int64], str]:
+    """Row numbers, in order, and what to say where they are not all; one row at least of each class is among them."""
+    if (n := len(y)) <= n_most:
         return np.arange(n), ""
-    order = torch.randperm(n, generator=generator(seed, "rivals", "rows"))[:n_most]
-    return np.sort(order.numpy()), f"trained on {n_most:,} of {n:,} rows"
+    order = torch.randperm(n, generator=generator(terms.seed, "rivals", "rows")).numpy()
+    if terms.task.name != "regression":
+        _, first = np.unique(y[order], return_index=True)
+        order = np.concatenate([order[first], np.delete(order, first)])
+    return np.sort(order[:n_most]), f"trained on {n_most:,} of {n:,} rows"
 
 
 def _judged(
@@ -151,7 +154,7 @@ def _linear(x: Floats, y: Floats, terms: _Terms) -> tuple[Answer, str]:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression, Ridge
 
-    rows, remark = _drawn(len(x), min(terms.bounds.rows, _linear_rows(x, terms)), terms.seed)
+    rows, remark = _drawn(y, min(terms.bounds.rows, _linear_rows(x, terms)), terms)
     if terms.task.name == "regression":
         ridge = Ridge().fit(x[rows], y[rows])
         return lambda asked: np.asarray(ridge.predict(asked)).reshape(len(asked), -1), remark
@@ -166,20 +169,28 @@ def _linear(x: Floats, y: Floats, terms: _Terms) -> tuple[Answer, str]:
 def _boosting(x: Floats, y: Floats, terms: _Terms) -> tuple[Answer, str]:
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-    rows, remark = _drawn(len(x), terms.bounds.rows, terms.seed)
+    rows, remark = _drawn(y, terms.bounds.rows, terms)
     seed, n_models = derive_seed(terms.seed, "rivals") % 2**32, y[0].size
     targets = y.reshape(len(y), n_models).T
-    kind = HistGradientBoostingRegressor if terms.task.name == "regression" else HistGradientBoostingClassifier
-    models = [kind(warm_start=True, random_state=seed) for _ in range(n_models)]
+    is_regression = terms.task.name == "regression"
+    kind = HistGradientBoostingRegressor if is_regression else HistGradientBoostingClassifier
+    stopping = "auto" if is_regression or _can_be_parted(y[rows]) else False
+    models = [kind(warm_start=True, random_state=seed, early_stopping=stopping) for _ in range(n_models)]
     n_rounds = min(
         _boost(model, x[rows], own[rows], terms.bounds.seconds / n_models)
         for model, own in zip(models, targets, strict=True)
     )
     cut = f"{n_rounds} of {ROUNDS} rounds, for want of time" if n_rounds < ROUNDS else ""
     said = "; ".join(filter(None, [remark, cut]))
-    if terms.task.name != "regression":
+    if not is_regression:
         return _of_all_classes(models[0], terms.task), said
     return lambda asked: np.stack([model.predict(asked) for model in models], 1), said
+
+
+def _can_be_parted(classes: Floats) -> bool:
+    """Whether a tenth of the rows, by which scikit-learn stops early, can have its share of every class."""
+    counts = np.unique(classes, return_counts=True)[1]
+    return bool(counts.min() >= 2 and len(counts) <= len(classes) // 10)
 
 
 def _boost(model: Any, x: Floats, y: Floats, seconds: float) -> int:  # scikit-learn has no types

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.datasets import make_classification, make_regression
@@ -14,8 +15,10 @@ from sklearn.metrics import accuracy_score, log_loss, root_mean_squared_error
 
 from dlcore import rivals
 from dlcore.config import DataConfig, SplitConfig
-from dlcore.data import DataSplits, Split, load_splits, split_tensors
+from dlcore.data import DataSplits, Split, load_splits, split_table, split_tensors
 from dlcore.rivals import Bounds, train_rivals
+from dlcore.tables import read_frame
+from dlcore.tasks import Task
 
 
 def splits_of(tmp_path: Path, x: np.ndarray, y: np.ndarray, task: str = "auto") -> DataSplits:
@@ -110,6 +113,28 @@ def test_a_class_that_train_lacks_gets_no_probability_and_breaks_nothing() -> No
     for rival in train_rivals(replace(splits, train=train), 0):
         assert math.isfinite(rival.metrics["val"]["loss"])
         assert rival.metrics["val"]["accuracy"] <= np.mean(splits.val.y != 2)
+
+
+def test_a_class_of_one_row_in_a_long_table_ends_no_rival() -> None:
+    """Of more than 10,000 rows scikit-learn keeps a tenth back, class by class; of some draws a class is not."""
+    draw = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": draw.normal(size=20_000), "y": draw.choice(["a", "b"], 20_000)})
+    frame.loc[0, "y"] = "c"
+    config = DataConfig(target=("y",))
+    splits = split_table(read_frame(frame, config), config, 0)
+    assert len(splits.train.y) > 10_000 and np.bincount(splits.train.y)[2] == 1
+    for bounds in (Bounds(seconds=1e-9), Bounds(rows=50, seconds=1e-9)):
+        boosting, logistic, _ = train_rivals(splits, 0, bounds)
+        assert 0 < boosting.metrics["test"]["loss"] < 1 and 0 < logistic.metrics["test"]["loss"] < 1
+
+
+def test_a_rare_class_is_among_the_rows_that_are_drawn() -> None:
+    y = np.zeros(5_000)
+    y[7] = 1
+    terms = rivals._Terms(Task("binary", 1), 0, Bounds())
+    for n_most in (2, 100):
+        rows, remark = rivals._drawn(y, n_most, terms)
+        assert 7 in rows and len(set(rows.tolist())) == n_most and remark == f"trained on {n_most} of 5,000 rows"
 
 
 def test_with_folds_rivals_learn_from_all_rows_but_test_before_they_are_tested() -> None:
