@@ -96,7 +96,7 @@ class DataSplits:
         if scaling == self.preprocessing.scaling:
             return self
         config = replace(self.preprocessing, scaling=scaling)
-        fitted = fit_preprocessor(self.train.x, self.train.y, self.task, config)
+        fitted = fit_preprocessor(self.train.x, self.train.y, self.task, config, len(self.class_labels))
         prepared = replace(self, preprocessor=fitted, preprocessing=config)
         check_learnable(prepared)
         return prepared
@@ -143,7 +143,7 @@ def split_table(table: Table, config: DataConfig, seed: int) -> DataSplits:
         train=train,
         val=val,
         test=test,
-        preprocessor=fit_preprocessor(train.x, train.y, targets.task, config.preprocessing),
+        preprocessor=fit_preprocessor(train.x, train.y, targets.task, config.preprocessing, len(targets.class_labels)),
         preprocessing=config.preprocessing,
         fingerprint=_fingerprint(table, targets, (train, val, test), divided.folds),
         notes=(

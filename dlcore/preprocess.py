@@ -172,7 +172,11 @@ class Preprocessor:
 
 
 def fit_preprocessor(
-    x_train: Features, y_train: NDArray[np.generic], task: str, config: PreprocessConfig | None = None
+    x_train: Features,
+    y_train: NDArray[np.generic],
+    task: str,
+    config: PreprocessConfig | None = None,
+    n_classes: int = 0,
 ) -> Preprocessor:
     """Learn everything from the training rows.
 
@@ -181,6 +185,7 @@ def fit_preprocessor(
         y_train: targets (N, C) of a regression in their own units; classes (N,) of other tasks.
         task: one of `dlcore.config.TASKS`.
         config: what to do with each kind of column; None is the default.
+        n_classes: classes of the whole table, of which these rows may lack some; 0 is those of `y_train`.
 
     Raises:
         DataError: no column says anything; or the targets cannot be transformed.
@@ -197,7 +202,7 @@ def fit_preprocessor(
         mean, scale = tuple(f.mean for f in fitted), tuple(f.scale for f in fitted)
         names = ("mean target",) if len(mean) == 1 else tuple(f"mean target {i}" for i in range(len(mean)))
     else:
-        n_classes = int(y_train.max()) + 1
+        n_classes = max(n_classes, int(y_train.max()) + 1)
         y = _class_columns(y_train, 1 if n_classes <= 2 else n_classes)
         classes = (1,) if y.shape[1] == 1 else range(y.shape[1])
         names = tuple(f"share of class {i}" for i in classes)

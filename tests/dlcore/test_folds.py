@@ -82,6 +82,19 @@ def test_nothing_of_its_val_is_in_what_a_fold_trains_on() -> None:
         assert fitted.to_dict()["encoders"] == others if i == 0 else fitted.to_dict()["encoders"] != others
 
 
+def test_a_class_that_the_first_fold_does_not_train_on_breaks_no_other() -> None:
+    frame = mixed()
+    frame["farm"] = np.arange(len(frame)) % 12
+    frame.loc[frame["farm"] == 0, "kind"] = "d"  # of one group, and so of one fold
+    config = replace(FRAME, split=SplitConfig(group="farm", folds=3))
+    splits = split_table(read_frame(frame, config), config, 0)
+    assert 3 not in splits.train.y and 3 in splits.val.y
+    table, _ = fold_rows(splits, CPU)
+    assert table.x_train.shape[1] == splits.n_features == splits.prepared("robust").n_features
+    shares = [name for name in splits.preprocessor.output_names if name.startswith("town: share of class")]
+    assert len(shares) == 4
+
+
 def test_a_curve_is_the_mean_over_folds_that_are_trained_alone(table: tuple[TensorData, tuple[Rows, ...]]) -> None:
     data, folds = table
     own = member(data, 1)
