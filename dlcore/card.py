@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+
 from dlcore.cells import ISO, PLAIN
 from dlcore.columns import Column
 from dlcore.data import DataSplits
@@ -172,8 +174,9 @@ def _network(manifest: Mapping[str, Any], parts: Sequence[Part]) -> str:
 
 
 def _limits(splits: DataSplits) -> str:
+    y = np.concatenate([splits.train.y, splits.val.y]) if splits.folds else splits.train.y
     lines = [
-        f"It has seen {len(splits.train.x):,} rows, and takes for granted that new rows come about as they did. It "
+        f"It has seen {len(y):,} rows, and takes for granted that new rows come about as they did. It "
         "does not say when a row is unlike them.",
         "A number or a date outside the range that the table of columns gives is answered all the same; nothing is "
         "known of how well.",
@@ -181,11 +184,11 @@ def _limits(splits: DataSplits) -> str:
         f"Whatever is said of test is of {len(splits.test.x):,} rows; other rows would give other numbers.",
     ]
     if splits.task == "regression":
-        for name, values in zip(splits.target_names, splits.train.y.T, strict=True):
+        for name, values in zip(splits.target_names, y.T, strict=True):
             kept = "; no answer lies outside" if splits.preprocessor.target_transform is not None else ""
             lines.append(f"{escaped(name)} is {number(values.min())} to {number(values.max())} in training{kept}.")
     else:
-        counts = [int((splits.train.y == i).sum()) for i in range(len(splits.class_labels))]
+        counts = [int((y == i).sum()) for i in range(len(splits.class_labels))]
         rarest = sorted(zip(counts, map(escaped, splits.class_labels), strict=True))[:_CATEGORIES]
         told = ", ".join(f"{label} ({count:,})" for count, label in rarest)
         lines.append(f"Training rows of {'the rarest classes' if len(counts) > _CATEGORIES else 'each class'}: {told}.")

@@ -150,6 +150,8 @@ def _with_folds(
         fold_of = _dealt(len(rows), here, n_folds, seed)
     else:
         ours = np.unique(groups[rows], return_inverse=True)[1].astype(np.int64)
+        if (n_groups := int(ours.max()) + 1) < n_folds:
+            raise DataError(f"{n_folds} folds must each have a group; only {n_groups} are not test")
         fold_of = assign_groups(ours, here, (1 / n_folds,) * n_folds, seed)
     train, val = rows[fold_of != 0], rows[fold_of == 0]
     place = np.empty(len(rows), dtype=np.int64)  # of each row in train followed by val

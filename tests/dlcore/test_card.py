@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,6 +42,17 @@ def test_an_ensemble_and_a_transformed_target_are_said(tmp_path):
     assert "An ensemble: the mean of the standardised values of 3 networks." in text
     assert "66,174 in training; no answer lies outside" in text
     assert f"{3 * (31 * 8 + 8 + 8 * 4 + 4 + 5):,} parameters" in text
+
+
+def test_with_folds_it_has_seen_the_rows_of_val_too(tmp_path):
+    splits = splits_of_all_kinds("binary")
+    model = ModelConfig(splits.n_features, splits.n_outputs, (8,))
+    for folds, n_rows in (((), 600), (((np.arange(600), np.arange(600, 750)),), 750)):
+        folder = export_model(tmp_path / str(n_rows), build_model(model, 1), model, replace(splits, folds=folds), {})
+        text = (folder / "README.md").read_text()
+        assert f"It has seen {n_rows} rows" in text
+        told = [int(n) for n in re.findall(r"(?:no|yes) \((\d+)\)", text)]
+        assert len(told) == 2 and sum(told) == n_rows
 
 
 def test_what_each_kind_of_column_holds_in_training_is_said():

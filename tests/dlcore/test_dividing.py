@@ -137,3 +137,5 @@ def test_a_class_that_some_fold_lacks_is_said() -> None:
     assert not divide(None, classes, classes, folds=10).is_stratified
     with pytest.raises(DataError, match="100 folds must each have a row; only"):
         divide(None, classes, classes, folds=100)
+    with pytest.raises(DataError, match=r"6 folds must each have a group; only [345] are not test"):
+        divide("group", np.arange(64) % 6, None, folds=6)
