@@ -99,8 +99,8 @@ def shrink(
             return shrunk | {"width": widths[n_fitting - 1]}
     least = count(shrunk | {"width": widths[0]})
     raise SpecError(
-        f"{spec.study}: search.max_parameters must allow the smallest network of the search space, which has {least} "
-        f"weights and biases; got {limit}"
+        f"{spec.study}: search.max_parameters must allow the smallest network of each kind in the search space, one of "
+        f"which has {least} weights and biases; got {limit}"
     )
 
 
@@ -111,10 +111,11 @@ def check_smallest(spec: StudySpec, count: Callable[[Hyperparameters], int]) -> 
         SpecError: None does.
     """
     smallest = {name: _smallest(setting) for name, setting in spec.searched.items()} | spec.fixed
+    # A suggestion keeps these when it is shrunk: the funnel that narrows least must fit too, and each normalization.
     if "funnel" in spec.searched:
-        # A suggestion keeps its funnel when it is shrunk: the one that narrows least must fit too.
         smallest["funnel"] = _largest(spec.searched["funnel"])
-    shrink(smallest, spec, count)
+    for name in choices(spec.searched.get("normalization", spec.fixed.get("normalization", "none"))) or ():
+        shrink(smallest | {"normalization": name}, spec, count)
 
 
 def _smallest(setting: Setting) -> Value:

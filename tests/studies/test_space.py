@@ -273,6 +273,16 @@ def test_the_widest_funnel_must_fit_at_the_smallest_width_and_depth() -> None:
     assert shrink({"depth": 3, "width": 16, "funnel": 0.5}, limited(24, space), count)["width"] == 8
 
 
+def test_every_normalization_must_fit_at_the_smallest_width_and_depth() -> None:
+    def count(chosen: Mapping[str, Value]) -> int:
+        return count_parameters(model_config(chosen, 4, 3))
+
+    space = 'depth = [1, 2]\nwidth = [8, 16]\nnormalization = ["none", "batch", "layer"]'
+    check_smallest(limited(83, space), count)  # 4 x 8 + 8, 8 x 3 + 3, and a gain and a shift for each of 8 units
+    with pytest.raises(SpecError, match="which has 83"):
+        check_smallest(limited(82, space), count)
+
+
 # Grids
 
 GRID = """
