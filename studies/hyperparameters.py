@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
+from fractions import Fraction
 
 from dlcore.config import (
     ACTIVATIONS,
@@ -44,7 +45,9 @@ class Range:
         """How many values it holds; None where there is no end of them."""
         if self.step is None:
             return None if isinstance(self.low, float) else int(self.high - self.low) + 1
-        return int((_decimal(self.high) - _decimal(self.low)) // _decimal(self.step)) + 1
+        # Fractions: Decimal refuses to count what has more than 28 digits.
+        low, high, step = (Fraction(_decimal(number)) for number in (self.low, self.high, self.step))
+        return (high - low) // step + 1
 
     def value(self, index: int) -> int | float:
         """One of its countable values, ascending from `low`, at index 0."""

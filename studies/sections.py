@@ -241,6 +241,13 @@ class TransferSection(Section):
     the spec does not say, that of the export that is there when the study begins."""
 
 
+def _ensemble(value: object) -> object:
+    """The value itself: pydantic would make a mistake of each kind that it is not, under a key that nobody wrote."""
+    if not isinstance(value, bool) and value != "greedy":
+        raise ValueError(f'must be true, false or "greedy"; got {shown(value)}')
+    return value
+
+
 class FinalSection(Section):
     """How the winner is found among the best trials, and what it is compared with."""
 
@@ -250,7 +257,7 @@ class FinalSection(Section):
     """Fresh seeds of each, 2 or more; 0 is no finals: the best trial wins, by what was recorded of it."""
     baselines: bool = True
     """Whether scikit-learn's models are trained beside the winner."""
-    ensemble: bool | Annotated[str, one_of(("greedy",))] = False
+    ensemble: Annotated[bool | Annotated[str, one_of(("greedy",))], BeforeValidator(_ensemble)] = False
     """Whether networks of the finals answer together too: the mean of their predictions, exported if it is better on
     val than the winner's networks in the mean. `true`: all of them; `"greedy"`: those that, chosen one by one, make val
     best, some several times."""

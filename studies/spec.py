@@ -124,9 +124,10 @@ class StudySpec(ObjectiveList):
     def warnings(self) -> tuple[str, ...]:
         """What is allowed, and probably not wanted."""
         if self.search.sampler in LEARN_FROM_COMPLETE_ONLY and self.ladder is not None:
+            stopping, cure = ("halving", "halving = false") if self.search.pruner is None else ("a pruner", "no pruner")
             return (
-                f'sampler = "{self.search.sampler}" learns from finished trials only: those that halving or a pruner '
-                "stops teach it nothing; halving = false lets all of them finish",
+                f'sampler = "{self.search.sampler}" learns from finished trials only: those that {stopping} stops '
+                f"teach it nothing; {cure} lets all finish",
             )
         return ()
 

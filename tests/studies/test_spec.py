@@ -124,8 +124,10 @@ def test_a_training_too_short_for_a_rung_is_not_halved() -> None:
 def test_only_a_sampler_that_learns_from_finished_trials_warns_of_halving() -> None:
     assert parsed().warnings() == ()
     assert parsed('[search]\nsampler = "gp"').warnings() == ()
-    assert "gp" in parsed('[search]\nsampler = "gp"\nhalving = { first_rung = 5 }').warnings()[0]
-    assert "nsga2" in parsed('[search]\nsampler = "nsga2"\npruner = "median"').warnings()[0]
+    [halved] = parsed('[search]\nsampler = "gp"\nhalving = { first_rung = 5 }').warnings()
+    assert '"gp"' in halved and halved.endswith("halving stops teach it nothing; halving = false lets all finish")
+    [pruned] = parsed('[search]\nsampler = "nsga2"\npruner = "median"').warnings()
+    assert '"nsga2"' in pruned and pruned.endswith("a pruner stops teach it nothing; no pruner lets all finish")
 
 
 def test_a_csv_is_sought_beside_the_spec_first_and_then_in_the_working_folder(

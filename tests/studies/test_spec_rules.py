@@ -260,6 +260,8 @@ def test_a_grid_has_an_end(space: str, found: list[str]) -> None:
         ),
         ("seeds = 32", "final.seeds must be <= 31; got 32"),
         ("candidates = 0", "final.candidates must be >= 1; got 0"),
+        ('ensemble = "gredy"', 'final.ensemble must be true, false or "greedy"; got "gredy"'),
+        ("ensemble = 1", 'final.ensemble must be true, false or "greedy"; got 1'),
         ("baseline = true", 'final.baseline unknown key; did you mean "baselines"?'),
     ],
 )
