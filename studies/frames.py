@@ -60,10 +60,11 @@ def begin(spec: StudySpec, frame: pd.DataFrame, home: Home, display: Display, *,
 
 
 def storable(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with texts where it has objects or categories: as a table has them."""
+    """The frame with texts where it has objects or categories, and for names: as a table has them."""
+    frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
     texts = {
-        name: series.astype(object).map(str, na_action="ignore").where(series.notna(), None)
+        str(name): series.astype(object).map(str, na_action="ignore").where(series.notna(), None)
         for name, series in frame.items()
         if pd.api.types.is_object_dtype(series.dtype) or isinstance(series.dtype, pd.CategoricalDtype)
     }
-    return frame.assign(**{str(name): series for name, series in texts.items()})
+    return frame.assign(**texts)

@@ -7,7 +7,7 @@ import pytest
 from sklearn.datasets import load_iris
 
 from dlcore.exported import ExportedModel
-from studies import api
+from studies import api, frames
 from studies.api import run_study
 from studies.errors import UserError
 from studies.records import EpochDone
@@ -60,6 +60,12 @@ def test_a_named_study_is_kept_and_a_file_is_read(frame: pd.DataFrame, tmp_path:
     storage.close()
     with pytest.raises(UserError, match="another spec"):
         run_study(frame, "target", trials=3, spec=SPEC, study="iris", home=tmp_path / "home", display=Lines())
+
+
+def test_columns_may_be_called_by_numbers() -> None:
+    stored = frames.storable(pd.DataFrame({0: ["a", None], 1: [1, 2], "y": pd.Categorical([3, 4])}))
+    assert stored.columns.tolist() == ["0", "1", "y"] and stored["y"].tolist() == ["3", "4"]
+    assert stored["0"].isna().tolist() == [False, True]
 
 
 def test_a_home_that_nobody_named_is_the_process_s_own(frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
