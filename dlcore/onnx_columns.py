@@ -65,13 +65,13 @@ def _float(graph: Graph, name: str) -> str:
 
 def _standard(graph: Graph, x: str, scalers: Sequence[Standard]) -> str:
     """Values (N, F) -> (N, F), as all functions of `_SCALINGS`."""
-    centred = graph.add("Sub", x, graph.row([scaler.mean for scaler in scalers]))
+    centred = graph.plus(x, [-scaler.mean for scaler in scalers])
     return graph.add("Div", centred, graph.row([scaler.scale for scaler in scalers]))
 
 
 def _robust(graph: Graph, x: str, scalers: Sequence[Robust]) -> str:
     half = graph.number(2.0)
-    centred = graph.add("Sub", graph.add("Div", x, half), graph.row([scaler.median / 2 for scaler in scalers]))
+    centred = graph.plus(graph.add("Div", x, half), [-scaler.median / 2 for scaler in scalers])
     scaled = graph.add("Div", centred, graph.row([scaler.scale / 2 for scaler in scalers]))
     z = graph.add("Clip", scaled, graph.number(-HARD_LIMIT), graph.number(HARD_LIMIT))
     part = graph.add("Div", z, graph.number(SOFT_LIMIT))

@@ -161,15 +161,12 @@ def _classify(graph: Graph, logits: Sequence[str], names: Sequence[str], class_l
 
 def _regress(graph: Graph, outputs: Sequence[str], names: Sequence[str], preprocessor: Preprocessor) -> None:
     """Standardised outputs (N, C) of each network -> one prediction (N,) double per target, in its own unit."""
-    mean, scale = (
-        graph.constant(np.array([values], dtype=np.float64))
-        for values in (preprocessor.target_mean, preprocessor.target_scale)
-    )
     each = [graph.add("Cast", own, to=TensorProto.DOUBLE) for own in outputs]
     standardised = each[0]
     if len(each) > 1:  # onnxruntime has no Mean of doubles
         standardised = graph.add("Div", graph.add("Sum", *each), graph.number(len(each)))
-    predictions = graph.add("Add", graph.add("Mul", standardised, scale), mean)
+    scaled = graph.add("Mul", standardised, graph.row(preprocessor.target_scale))
+    predictions = graph.plus(scaled, preprocessor.target_mean)
     if preprocessor.target_transform is not None:
         predictions = _restore(graph, predictions, preprocessor.target_transform)
     for index, name in enumerate(names):

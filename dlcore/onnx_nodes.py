@@ -60,6 +60,12 @@ class Graph:
         self.nodes.append(node)
         return name
 
+    def plus(self, x: str, values: Sequence[float]) -> str:
+        """Doubles (N, F) + a row of F."""
+        # onnxruntime leaves an Add of one number out that is 0 as float32, but no Sum.
+        is_left_out = len(values) == 1 and abs(values[0]) < float(np.finfo(np.float32).tiny)
+        return self.add("Sum" if is_left_out else "Add", x, self.row(values))
+
     def columns(self, names: Sequence[str]) -> str:
         """Tensors (N,) side by side, (N, len(names))."""
         axis = self.whole(1)

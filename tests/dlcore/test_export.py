@@ -1,6 +1,7 @@
 import json
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ import torch
 from dlcore import onnx_graph
 from dlcore.columns import Features
 from dlcore.config import ACTIVATIONS, SCALINGS, TARGET_TRANSFORMS, ModelConfig, PreprocessConfig
-from dlcore.data import DataSplits, Split
+from dlcore.data import SPLITS, DataSplits, Split
 from dlcore.ensemble import Part
 from dlcore.errors import ExportError
 from dlcore.export import Story, export_model, export_parts, load_network
@@ -207,6 +208,19 @@ def test_several_targets_have_a_prediction_each(tmp_path):
     assert list(answers) == ["prediction_price", "prediction_size"]
     expected = torch_answers(model, splits, splits.test.x.numbers())
     np.testing.assert_allclose(np.stack(list(answers.values()), axis=1), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-90, 1e-47, 1e59])
+def test_a_target_that_float32_cannot_hold_has_its_predictions(tmp_path, size):
+    splits = make_splits("regression")
+    train, val, test = (replace(splits.split(name), y=size * splits.split(name).y) for name in SPLITS)
+    fitted = fit_preprocessor(train.x, train.y, "regression")
+    splits = replace(splits, train=train, val=val, test=test, preprocessor=fitted)
+    model, config = make_network(splits)
+    exported = ExportedModel.load(export_model(tmp_path / "out", model, config, splits, {}))
+    found = exported.predict(columns_of(splits, test.x.numbers()))["prediction"]
+    expected = torch_answers(model, splits, test.x.numbers())[:, 0]
+    np.testing.assert_allclose(found / size, expected / size, rtol=1e-5, atol=1e-5)
 
 
 def test_columns_may_be_called_like_outputs_or_like_our_own_tensors(tmp_path):

@@ -52,6 +52,16 @@ def test_every_kind_of_column_is_encoded_alike(task: str, scaling: str) -> None:
         np.testing.assert_allclose(found, expected.astype(np.float32), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("scaling", SCALINGS)
+@pytest.mark.parametrize("size", [1e-300, 1e-189, 1e-47, 1e-40, 1e40, 1e300])
+def test_one_column_of_numbers_that_float32_cannot_hold_is_encoded_alike(size: float, scaling: str) -> None:
+    values = size * np.random.default_rng(0).normal(3, 1, 40)
+    features = Features((Column("a", "numeric", np.append(values, np.nan)),))
+    fitted = fit_preprocessor(features, np.arange(41) % 2, "binary", PreprocessConfig(scaling))
+    found, expected = encoded_by_onnx(fitted, features), fitted.transform(features)
+    np.testing.assert_allclose(found, expected.astype(np.float32), rtol=1e-6, atol=1e-6)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(int(FIRST_S), int(LAST_S)) | st.integers(-(10**14), 10**14), min_size=1, max_size=30))
 def test_dates_of_all_times_are_encoded_alike(seconds: list[int]) -> None:
