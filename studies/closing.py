@@ -15,7 +15,7 @@ from studies.records import TrialRecord
 
 _LOOP = 100_000
 _TURNS = 3
-EXPORT, RIVALS, SERVER, MIRROR, MIRROR_TRIAL = 60.0, 18.0, 2_000.0, 1_150.0, 1.0
+EXPORT, RIVALS, SERVER, MIRROR, MIRROR_TRIAL = 60.0, 18.0, 1_400.0, 1_150.0, 0.25
 """Of export without its training, rivals on the smallest table, the start of a tracking server, registration with the
 report, and one trial in MLflow before any was written; in units."""
 ROUND, CELL = 0.25, 5.3e-6
@@ -68,7 +68,9 @@ class Closing:
         """Seconds of an export, but for its training."""
         return self.unit_s * EXPORT
 
-    def whole_s(self, training_s: float, writing_s: float, starting_s: float, slowdown: float) -> float:
+    def whole_s(
+        self, training_s: float, writing_s: float, starting_s: float, slowdown: float, waited_s: float = 0.0
+    ) -> float:
         """Seconds until everything is done, MLflow included.
 
         Args:
@@ -76,11 +78,14 @@ class Closing:
             writing_s: That the trials take which MLflow still lacks then.
             starting_s: In so many the tracking server will be up.
             slowdown: How much longer everything takes until then.
+            waited_s: How long a tracking server took to start in this run, or takes so far: where that is longer than
+                foretold, so is the registration, which is work of the same kind.
         """
         here_s = hindered(training_s, starting_s, slowdown)
         if not self.is_mirrored:
             return here_s
-        return max(here_s, starting_s) + writing_s + self.unit_s * MIRROR
+        registering_s = MIRROR * max(self.unit_s, waited_s / SERVER)
+        return max(here_s, starting_s) + writing_s + registering_s
 
     def writing_s(self, backlog: Backlog, n_to_come: int, meanwhile_s: float) -> float:
         """Seconds that trials take which MLflow lacks when the command waits for it.

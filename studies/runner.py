@@ -299,11 +299,9 @@ class Run:
         slowdown = 2 / (os.cpu_count() or 1) if self.trainer.device.type == "cpu" else 0.0
 
         def up_at() -> float | None:
-            if mirror is not None and mirror.connected_at is not None:
-                return mirror.connected_at
-            # Nothing starts where people name a server of their own, nor goes on starting where ours failed.
-            is_starting = mirror is not None and mirror.error is None and self.home.tracking_uri is None
-            return None if is_starting else -math.inf
+            if mirror is None or self.home.tracking_uri is not None:  # people's own server is nobody's to start
+                return -math.inf
+            return -math.inf if mirror.connected_at is None and mirror.error else mirror.connected_at
 
         backlog = Backlog if mirror is None else mirror.backlog
         return Prospect(deadline, self.trainer.epoch_flops, closing, up_at, slowdown, self.spent_s, backlog)

@@ -200,7 +200,9 @@ class Tally:
         if self._ended is not None:
             backlog, n_to_come = replace(backlog, n_trials=self._n_unwritten), 0
         writing_s = closing.writing_s(backlog, n_to_come, meanwhile_s)
-        return search_s + closing.whole_s(training_s, writing_s, starting_s, slowdown)
+        up_at = self._prospect.up_at()
+        waited_s = max(0.0, (self._clock() if up_at is None else up_at) - self._started)
+        return search_s + closing.whole_s(training_s, writing_s, starting_s, slowdown, waited_s)
 
     def _n_seeds(self, closing: Closing, ends_at: float) -> int:
         """Fresh seeds of each finalist: fewer where time cuts the search, as the finals have it."""

@@ -43,6 +43,12 @@ def test_a_study_that_time_limits_has_fewer_seeds_and_never_one(make_trial: Call
     assert [seeds_within(trials, 5, spent_s) for spent_s in (100.0, 24.0, 1.0)] == [5, 3, 2]
 
 
+def test_a_registration_takes_as_much_longer_than_foretold_as_the_start_of_the_server_did() -> None:
+    foretold, start_s = CLOSING.whole_s(0, 0, 0, 0), CLOSING.starting_s(0)
+    assert CLOSING.whole_s(0, 0, 0, 0, start_s / 2) == pytest.approx(foretold)
+    assert CLOSING.whole_s(0, 0, 0, 0, 3 * start_s) == pytest.approx(3 * foretold)
+
+
 def test_work_beside_a_server_that_starts_takes_longer_until_it_is_up() -> None:
     assert [hindered(seconds, 10, 1) for seconds in (2, 5, 8)] == [4, 10, 13]
     assert hindered(8, 10, 0) == hindered(8, 0, 1) == 8
