@@ -7,7 +7,7 @@ by one that has its checksum, leases of the dead. What needs training is `restor
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
-from sqlalchemy import Connection, delete, insert, inspect, select, update
+from sqlalchemy import Connection, Update, delete, insert, inspect, select, update
 
 from studies import inspection, integrity, migrations, rows, seals, trials
 from studies.checksums import FACTS, checksum, row_checksum
@@ -113,12 +113,8 @@ def _numbers(connection: Connection, study_id: int, known: StudyFacts) -> None:
     if not (missing := inspection.holes(own, cohorts, known)):
         return
     for trial in inspection.falsified(connection, own):
-        for number in missing:
-            with connection.begin_nested() as attempt:
-                connection.execute(update(TRIAL).where(TRIAL.c.trial_id == trial.id).values(number=number))
-                if _is_right(connection, trial):
-                    break
-                attempt.rollback()
+        own_row = update(TRIAL).where(TRIAL.c.trial_id == trial.id)
+        _set_right(connection, trial, (own_row.values(number=number) for number in missing))
 
 
 def _doubles(connection: Connection, study_id: int) -> None:
@@ -140,12 +136,8 @@ def _cohort_of_trials(connection: Connection, study_id: int) -> None:
     found = inspection.trials_of(connection, study_id)
     ids = sorted({c.id for c in inspection.cohorts_of(connection, study_id)} | {t.cohort or 0 for t in found})
     for trial in inspection.falsified(connection, found):
-        for cohort in ids:
-            with connection.begin_nested() as attempt:
-                connection.execute(update(RESULTS).where(RESULTS.c.trial_id == trial.id).values(cohort=cohort))
-                if _is_right(connection, trial):
-                    break
-                attempt.rollback()
+        own_row = update(RESULTS).where(RESULTS.c.trial_id == trial.id)
+        _set_right(connection, trial, (own_row.values(cohort=cohort) for cohort in ids))
 
 
 def _cohorts(connection: Connection, study_id: int, known: StudyFacts) -> None:
@@ -193,6 +185,16 @@ def _begun_at(connection: Connection, ids: Sequence[int], known: StudyFacts) -> 
 
 
 # ---- for `restoring`
+
+
+def _set_right(connection: Connection, trial: Trial, changes: Iterable[Update]) -> None:
+    """Keep the first of these changes that makes a trial what its checksum is of; none where none does."""
+    for change in changes:
+        with connection.begin_nested() as attempt:
+            connection.execute(change)
+            if _is_right(connection, trial):
+                return
+            attempt.rollback()
 
 
 def _is_right(connection: Connection, trial: Trial) -> bool:
